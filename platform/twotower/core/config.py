@@ -1,0 +1,292 @@
+"""The experiment schema: every knob with its meaning, unit, legal range and source.
+
+Two runs with equal configs (less what `RESUME_SAFE` lists) and equal data are the same run.
+Models are frozen and refuse unknown keys; `loading` reads them from YAML and dotted overrides.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from twotower.core.data_config import Data
+from twotower.core.section import Count, Positive, Section, Share, Text
+
+RESUME_SAFE = ("name", "storage", "train.num_workers", "train.threads", "train.device", "cluster")
+"""Keys that may change between the start of a run and its resume: they don't change its result."""
+
+
+class Model(Section):
+    """Two cosine towers: feature embeddings, concatenated, through an MLP, L2-normalised."""
+
+    embed_dim: Count = 32
+    """Width of one feature's embedding."""
+
+    hidden: tuple[Count, ...] = (256,)
+    """Widths of the hidden layers of each tower (ReLU)."""
+
+    out_dim: Count = 64
+    """Width of the towers' output."""
+
+    shared_tables: bool = True
+    """Features that share a vocabulary also share the embedding table (as in Yi et al. 2019)."""
+
+    history: Literal["mean", "attention"] = "mean"
+    """How a history is encoded: mean of its embeddings, or one causal self-attention block
+    (SASRec)."""
+
+    init_std: Positive = 0.05
+    """Standard deviation of the tables' initial values; default rows (id 0) start at zero. Chosen,
+    not tuned."""
+
+
+class Loss(Section):
+    """The main task: batch softmax over global in-batch negatives (arXiv 2007.12865 eq. 6)."""
+
+    temperature: Positive = 0.07
+    """Temperature tau of the softmax over cosines."""
+
+    logq: Literal["none", "counted", "streaming"] = "none"
+    """Sampling-bias correction: log of an item's share of train rows, or the streaming estimate
+    of Yi et al. 2019 (algorithm 2)."""
+
+    logq_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Learning rate of the streaming estimate."""
+
+    mixed_negatives: Annotated[int, Field(ge=0)] = 0
+    """Extra negatives drawn uniformly from the catalogue per global batch (Yang et al. 2020)."""
+
+    spread_out: Literal["none", "softmax", "squared"] = "none"
+    """Baseline SO: spread-out regulariser on item embeddings (arXiv 2007.12865 sec. 3.2)."""
+
+    spread_out_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Multiplier of the spread-out term."""
+
+    feature_dropout: Share = 0.0
+    """Baseline FD: probability that a feature of the item tower is masked in the main task."""
+
+
+class SSL(Section):
+    """The contrastive task on two masked views of one item (arXiv 2007.12865 eq. 3)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Multiplier alpha of the term; 0 leaves it out."""
+
+    temperature: Positive = 0.1
+    """Temperature of the contrastive softmax."""
+
+    masking: Literal["none", "rfm", "cfm", "rfm_independent"] = "cfm"
+    """`rfm`: m random features an example, the rest in the other view; `cfm`: a seed feature and
+    its most correlated, one seed a batch; `rfm_independent`: m features in each view; `none`."""
+
+    mask_rate: Annotated[float, Field(gt=0, lt=1)] | Literal["paper"] = 0.5
+    """Share of features masked in view 1: m = clamp(round(rate * k), 1, k - 1); `paper`: floor(k/2)
+    + 1."""
+
+    dropout_rate: Share = 0.1
+    """Probability that a value of a multi-valued feature is dropped, in both views."""
+
+    mi: Literal["raw", "normalised"] = "raw"
+    """Mutual information that ranks features in `cfm`: as in the paper, or divided by the smaller
+    entropy with the Miller-Madow correction."""
+
+    mask_features: tuple[Text, ...] | None = None
+    """Item features that can be masked; null = all of them, the id too."""
+
+    items: Literal["uniform", "in_batch"] = "uniform"
+    """Items of the term: drawn uniformly from the catalogue, or those of the batch."""
+
+    batch_size: Count | None = None
+    """Items of the term in a global batch where they are uniform; null = train.batch_size."""
+
+
+class Train(Section):
+    """Optimisation and the life of a run."""
+
+    batch_size: Count = 1024
+    """GLOBAL batch, in rows; a multiple of data.lanes."""
+
+    num_epochs: Count = 20
+    """Most passes over the train part."""
+
+    num_workers: Count = 1
+    """Data-parallel workers."""
+
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Torch threads a worker; 0 = its share of the machine's CPUs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a worker computes; `auto` takes a GPU where the cluster has one for every worker."""
+
+    optimizer: Literal["adagrad", "adagrad_rowwise", "adamw"] = "adagrad"
+    """`adagrad`: element-wise; `adagrad_rowwise`: one accumulator a table row; `adamw`: lazy on
+    tables."""
+
+    learning_rate: Positive = 0.05
+    """Peak learning rate."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay of the dense weights (`adamw`); never of tables."""
+
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Decay of the learning rate to zero over the run, after the warm-up."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of linear warm-up."""
+
+    clip_norm: Positive | None = None
+    """Largest L2 norm of the global gradient, tables included; null = no clipping."""
+
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the towers' matrix products; tables, losses and norms stay float32."""
+
+    validate_every: Count = 1
+    """Epochs between validations."""
+
+    checkpoint_every: Count = 200
+    """Steps between checkpoints; one is also written at each validation."""
+
+    keep_checkpoints: Count = 2
+    """Newest checkpoints kept, beside the best."""
+
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Validations without a better selection metric before the run stops early; 0 = never."""
+
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Worker-group restarts before the run fails."""
+
+    start_timeout_s: Positive = 120.0
+    """Longest wait for workers to start, in seconds."""
+
+    collective_timeout_s: Positive = 60.0
+    """Longest a collective may hang before its worker is declared dead, in seconds."""
+
+
+class Eval(Section):
+    """Exact evaluation over the whole catalogue."""
+
+    k: tuple[Count, ...] = (10, 50)
+    """Cut-offs of Recall, MAP, NDCG, MRR."""
+
+    select: str = "recall@50"
+    """Validation metric that picks the best checkpoint and the best trial; higher is better."""
+
+    filter_seen: bool = True
+    """Remove the query's known positives (train; at test also validation) from the candidates."""
+
+    slices: tuple[Literal["head", "torso", "tail", "unseen", "not_head"], ...] = (
+        "head",
+        "torso",
+        "tail",
+        "unseen",
+        "not_head",
+    )
+    """Slices of the truth by the item's count in the full train part."""
+
+    tile_mb: Count = 256
+    """Memory bound of one tile of scores, in MiB."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the intervals over queries."""
+
+    @field_validator("k")
+    @classmethod
+    def _rising(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if not k or list(k) != sorted(set(k)):
+            raise ValueError(f"cut-offs must be distinct and rising, got {list(k)}")
+        return k
+
+    @model_validator(mode="after")
+    def _known(self) -> "Eval":
+        names = [f"{m}@{k}" for m in ("recall", "map", "ndcg", "mrr") for k in self.k]
+        if self.select not in names:
+            raise ValueError(
+                f"select: {self.select!r} is not measured; choose one of {', '.join(names)}"
+            )
+        return self
+
+
+class Storage(Section):
+    """Where results go: paths, or URIs that pyarrow.fs knows."""
+
+    runs: Text = "runs"
+    """Run directories: `<runs>/<name>-<8 of the fingerprint>`."""
+
+    prepared: Text = "prepared"
+    """Prepared datasets, one directory each, shared between runs."""
+
+
+class Cluster(Section):
+    """The Ray cluster a command uses."""
+
+    address: Text | None = None
+    """Address of a running cluster; null starts a local one (or uses the job's own)."""
+
+    num_cpus: Count | None = None
+    """CPUs of a local cluster; null = the machine's."""
+
+    object_store_mb: Annotated[int, Field(ge=80)] = 512
+    """Object store of a local cluster, in MiB."""
+
+
+class ExperimentConfig(Section):
+    """One experiment, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    """Stem of the run's name; lower-case letters, digits, `_`, `-` and `.`, never `..`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Initialisation and training draws."""
+
+    data: Data
+    model: Model = Model()
+    loss: Loss = Loss()
+    ssl: SSL = SSL()
+    train: Train = Train()
+    eval: Eval = Eval()
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _check(self) -> "ExperimentConfig":
+        if ".." in self.name:
+            raise ValueError(f"name: must not hold '..', got {self.name!r}")
+        lanes = self.data.lanes
+        if self.train.batch_size % lanes:
+            low = self.train.batch_size // lanes * lanes
+            raise ValueError(
+                f"train.batch_size: {self.train.batch_size} is not a multiple of data.lanes "
+                f"({lanes}); take {max(low, lanes)} or {low + lanes}"
+            )
+        if self.train.num_workers > lanes:
+            raise ValueError(
+                f"train.num_workers: {self.train.num_workers} workers, but data.lanes is {lanes}"
+            )
+        if self.ssl.weight > 0:
+            self._check_masking()
+        return self
+
+    def _check_masking(self) -> None:
+        names = self.maskable_features()
+        if unknown := [n for n in names if n not in self.data.features.item]:
+            known = ", ".join(self.data.features.item)
+            raise ValueError(f"ssl.mask_features: no item feature {unknown[0]!r}; it has {known}")
+        if self.ssl.masking != "none" and len(names) < 2:
+            raise ValueError(
+                f"ssl.masking: {self.ssl.masking} needs at least two features to mask, got {names}"
+            )
+        if self.ssl.masking == "none" and self.ssl.dropout_rate == 0:
+            raise ValueError(
+                "ssl.masking: none with ssl.dropout_rate 0 makes two equal views; set a rate"
+            )
+
+    def maskable_features(self) -> list[str]:
+        """Names of the item features that SSL may mask, in the catalogue's order."""
+        return list(self.ssl.mask_features or self.data.features.item)
+
+    def num_masked(self) -> int:
+        """Features masked in view 1: m of design section 5, in 1..k-1."""
+        k = len(self.maskable_features())
+        rate = self.ssl.mask_rate
+        wanted = k // 2 + 1 if rate == "paper" else math.floor(rate * k + 0.5)
+        return min(max(wanted, 1), max(k - 1, 1))

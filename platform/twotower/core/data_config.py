@@ -1,0 +1,191 @@
+"""The `data` section: sources, features, vocabularies and the split."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from twotower.core.section import Count, Section, Text
+
+
+class Feature(Section):
+    """One input column of a tower and how it becomes ids or numbers."""
+
+    kind: Literal["categorical", "multi", "dense", "history"]
+    """`categorical`: one value; `multi`: a bag of values (list column), averaged; `dense`: a
+    number, standardised on the catalogue; `history`: the query's own earlier positives."""
+
+    column: Text | None = None
+    """Column read; the feature's own name when null. Ignored by `history`."""
+
+    min_count: Count = 1
+    """Values seen fewer times become out of vocabulary (id 1)."""
+
+    max_size: Count | None = None
+    """Most values kept, most frequent first; null keeps all."""
+
+    hash_buckets: Annotated[int, Field(ge=0)] = 0
+    """Buckets that out-of-vocabulary values are hashed into, after the kept ids; 0 = one id for
+    all."""
+
+    max_values: Count = 64
+    """Longest bag (`multi`, first values kept) or history (`history`, newest kept), in values."""
+
+    share: Text | None = None
+    """Name of the item feature whose vocabulary (and table) this one uses; query side only."""
+
+
+class Interactions(Section):
+    """The log: one row an observed (query, item) pair."""
+
+    path: Text
+    """File, folder or glob of shards, local or a URI; `bundled:debian/interactions` for the bundled
+    graph."""
+
+    format: Literal["parquet", "csv", "jsonl"] = "parquet"
+    """Format of the shards. Files that start with `_` or `.` are ignored."""
+
+    query: Text = "query_id"
+    """Column of the query id."""
+
+    item: Text = "item_id"
+    """Column of the item id."""
+
+    time: Text | None = None
+    """Column of the time (integer or timestamp); null where the log has none."""
+
+
+class Table(Section):
+    """A table with one row an id: the catalogue of items, or of queries."""
+
+    path: Text
+    """File, folder or glob of shards."""
+
+    format: Literal["parquet", "csv", "jsonl"] = "parquet"
+    """Format of the shards."""
+
+    id: Text = "item_id"
+    """Column of the id; unique."""
+
+
+class Features(Section):
+    """Input features of the two towers, by name."""
+
+    item: dict[str, Feature]
+    """Features of the item tower, read from the catalogue."""
+
+    query: dict[str, Feature]
+    """Features of the query tower, read from the query table (or the catalogue where queries are
+    items)."""
+
+    context: dict[str, Feature] = Field(default_factory=dict)
+    """Query-side features read from the log row itself (a country, a device)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Features":
+        for name, feature in self.item.items():
+            if feature.kind == "history" or feature.share is not None:
+                raise ValueError(
+                    f"item.{name}: an item feature can't be a history or share a vocabulary"
+                )
+        for name, feature in self.context.items():
+            if feature.kind != "categorical":
+                raise ValueError(f"context.{name}.kind: must be categorical, got {feature.kind}")
+            if name in self.query:
+                raise ValueError(f"context.{name}: the name is taken by a query feature")
+        for name, feature in self.query.items():
+            self._check_shared(f"query.{name}", feature)
+        if not self.item:
+            raise ValueError("item: the item tower needs at least one feature")
+        if not self.query | self.context:
+            raise ValueError("query: the query tower needs at least one feature")
+        return self
+
+    def _check_shared(self, path: str, feature: Feature) -> None:
+        if feature.share is None:
+            if feature.kind == "history":
+                raise ValueError(f"{path}.share: a history needs the item feature its ids are of")
+            return
+        other = self.item.get(feature.share)
+        if other is None:
+            known = ", ".join(self.item)
+            raise ValueError(f"{path}.share: no item feature {feature.share!r}; it has {known}")
+        if other.kind == "dense" or feature.kind == "dense":
+            raise ValueError(f"{path}.share: a dense feature has no vocabulary to share")
+
+
+class Split(Section):
+    """How distinct pairs are divided into train, validation and test."""
+
+    kind: Literal["random", "per_query", "by_group", "time", "cold_items"] = "random"
+    """`random`: by pair; `per_query`: each query's pairs; `by_group`: pairs of one unordered pair
+    of groups together; `time`: global instants; `cold_items`: whole items."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of pairs (or groups, items) held out for validation."""
+
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share held out for test."""
+
+    column: Text | None = None
+    """`by_group`: the catalogue column that names the group."""
+
+    instants: tuple[int, int] | None = None
+    """`time`: first instant of validation and of test, in the unit of the time column; null takes
+    the quantiles that leave the shares above."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation + test must be below 1, got {self.validation + self.test:g}"
+            )
+        if (self.kind == "by_group") != (self.column is not None):
+            raise ValueError("column: set exactly where kind is by_group")
+        if self.instants is not None and (
+            self.kind != "time" or self.instants[0] >= self.instants[1]
+        ):
+            raise ValueError("instants: two rising instants, and only where kind is time")
+        return self
+
+
+class Data(Section):
+    """Sources, features, vocabulary and split: the identity of a prepared dataset."""
+
+    interactions: Interactions
+    items: Table
+    queries: Table | Literal["items"] | None = None
+    """Table of query features; `items` where queries are items; null where queries have an id
+    only."""
+
+    features: Features
+    split: Split = Split()
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Fixes the split and the shuffle for good; `seed` at the top never touches them."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the train pairs kept (same split, same catalogue)."""
+
+    positive: Text | None = None
+    """Which rows count, as a SQL condition over columns of the log, such as `rating >= 7`."""
+
+    undirected: bool = False
+    """Each edge is listed once: split first, then mirrored inside each part. Needs `queries:
+    items`."""
+
+    on_bad_row: Literal["drop", "error"] = "drop"
+    """Rows with a null or unknown id: drop and count them, or refuse the first."""
+
+    max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Dropped share of the log's rows above which prepare stops (exit 2)."""
+
+    lanes: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Lanes of the training order; batch sizes are multiples of it, workers at most as many."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Data":
+        if self.undirected and self.queries != "items":
+            raise ValueError("undirected: needs `queries: items`, since both ends are queries")
+        if self.split.kind == "time" and self.interactions.time is None:
+            raise ValueError("split.kind: time needs `interactions.time`, the column of the time")
+        return self
