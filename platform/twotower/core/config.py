@@ -138,13 +138,17 @@ class Train(Section):
     """Largest L2 norm of the global gradient, tables included; null = no clipping."""
 
     precision: Literal["float32", "bf16"] = "float32"
-    """Arithmetic of the towers' matrix products; tables, losses and norms stay float32."""
+    """Arithmetic of the matrix products of towers and softmax in training; tables, sums, losses and
+    norms stay float32, and so does evaluation."""
 
     validate_every: Count = 1
     """Epochs between validations."""
 
     checkpoint_every: Count = 200
     """Steps between checkpoints; one is also written at each validation."""
+
+    log_every: Count = 50
+    """Steps between lines of metrics.jsonl; each waits for the device once."""
 
     keep_checkpoints: Count = 2
     """Newest checkpoints kept, beside the best."""

@@ -29,6 +29,10 @@ class RunError(TwotowerError):
     """Work that started and failed; what was committed before is kept."""
 
 
+class DivergedError(RunError):
+    """Training whose numbers left the finite ones; a search counts it apart from other failures."""
+
+
 class StoppedError(TwotowerError):
     """Work that was stopped and can be resumed by the same command."""
 
