@@ -1,0 +1,77 @@
+"""From a config and encoded features to a model: the one place that chooses modules by config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.errors import ConfigError
+from twotower.core.types import EncodedFeature, Side
+from twotower.models.embeddings import EmbeddingStore, merge_tables
+from twotower.models.encoders import AttentionHistory, HistoryEncoder, MeanHistory
+from twotower.models.features import SideTable
+from twotower.models.towers import Tower
+from twotower.models.two_tower import Parts, TwoTower
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """What a model is built over, besides the config."""
+
+    item: Side
+    """The catalogue."""
+
+    query: Side
+    """The query table, without history and context features."""
+
+    context: Mapping[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    """Context feature -> (table, rows of the table)."""
+
+
+def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
+    """Build a model on the CPU in float32; initial values depend on ``config.seed`` only."""
+    history = _history(config, inputs.item)
+    features = [*inputs.item.features, *inputs.query.features, *([history] if history else [])]
+    tables = merge_tables(
+        [(f.table, f.vocab_size) for f in features if f.kind != "dense"]
+        + list(inputs.context.values())
+    )
+    model = config.model
+    store = EmbeddingStore(tables, model.embed_dim, init_std=model.init_std, seed=config.seed)
+    items, queries = SideTable(inputs.item, store), SideTable(inputs.query, store)
+    item_width = items.num_sparse * model.embed_dim + items.num_dense
+    num_looked = queries.num_sparse + len(inputs.context) + (history is not None)
+    query_width = num_looked * model.embed_dim + queries.num_dense
+    tail = (*model.hidden, model.out_dim)
+    parts = Parts(
+        store=store,
+        items=items,
+        queries=queries,
+        item_tower=Tower((item_width, *tail), seed=config.seed, name="item_tower"),
+        query_tower=Tower((query_width, *tail), seed=config.seed, name="query_tower"),
+        context_offsets={name: store.offsets[table] for name, (table, _) in inputs.context.items()},
+        history_items=SideTable(Side(inputs.item.num_rows, (history,)), store) if history else None,
+        history=_encoder(config) if history else None,
+    )
+    return TwoTower(parts, bf16=config.train.precision == "bf16")
+
+
+def _history(config: ExperimentConfig, item: Side) -> EncodedFeature | None:
+    """The item feature that histories are looked up in, under the table of the history."""
+    names = [n for n, f in config.data.features.query.items() if f.kind == "history"]
+    if len(names) > 1:
+        raise ConfigError(
+            f"data.features.query: {names} are histories; a model has at most one, keep one"
+        )
+    if not names:
+        return None
+    share = config.data.features.query[names[0]].share
+    shared = next(f for f in item.features if f.name == share)
+    return shared if config.model.shared_tables else replace(shared, table=f"query.{names[0]}")
+
+
+def _encoder(config: ExperimentConfig) -> HistoryEncoder:
+    """The encoder of histories that the config asks for."""
+    if config.model.history == "mean":
+        return MeanHistory()
+    longest = max(f.max_values for f in config.data.features.query.values() if f.kind == "history")
+    return AttentionHistory(config.model.embed_dim, longest, config.seed)

@@ -1,0 +1,205 @@
+"""What a rank embeds at one step: its real rows, their items, and items drawn by key.
+
+Shape letters:
+    b real rows of this rank    d items embedded for them    m mixed negatives of this rank
+    n SSL items of this rank    A features of the item side
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.errors import DataError
+from twotower.core.seeding import integers
+from twotower.core.types import Batch, Float64, Int64
+from twotower.objectives.group import Group, parts
+from twotower.objectives.masking import Draws, ViewMasks, correlated_sets, feature_dropout
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveInputs:
+    """What the tasks know of the data, besides the config."""
+
+    item_features: tuple[str, ...]
+    """Names in the order of the item side."""
+
+    query_items: Int64
+    """int64 ``(Q,)``: the catalogue row that each query is itself, -1 where none."""
+
+    item_counts: Int64
+    """int64 ``(N,)``: train rows of each item."""
+
+    mutual_information: Float64 | None = None
+    """``(A, A)`` in the order of the item side; read by `cfm`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPass:
+    """Items that go through the item tower together."""
+
+    items: Int64
+    """int64 rows of the catalogue."""
+
+    hidden: Tensor | None
+    """Hidden features, bool, a row an item; None hides nothing."""
+
+    sizes: list[int]
+    """Items of this pass on every rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class SSLPass:
+    """Items of the contrastive task, which are embedded twice."""
+
+    items: Int64
+    """int64 ``(n,)``."""
+
+    position: Tensor
+    """int64 ``(n,)``: places in the global SSL batch."""
+
+    hidden: tuple[Tensor, Tensor] | None
+    """Hidden features of the two views, bool ``(n, A)`` each."""
+
+    sizes: list[int]
+    """n of every rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one rank embeds: the batch's items, mixed negatives, two views of SSL items."""
+
+    batch: Batch
+    """Without padding."""
+
+    draws: Draws
+    num_rows: int
+    """Real rows of the global batch."""
+
+    weight_sum: float
+    """Sum of their weights."""
+
+    main: ItemPass
+    """Items of the rows: each once, unless features are dropped row by row."""
+
+    row_to_main: Int64
+    """int64 ``(b,)``: place of each row's item in ``main``."""
+
+    counts: Int64
+    """int64 ``(d,)``: rows that each item of ``main`` stands for."""
+
+    mixed: ItemPass
+    ssl: SSLPass | None
+
+    def pass_sizes(self) -> list[int]:
+        """Rows of the item passes on this rank, in the order in which they are embedded."""
+        views = [len(self.ssl.items)] * 2 if self.ssl else []
+        return [len(self.main.items), len(self.mixed.items), *views]
+
+
+class Planner:
+    """Makes the plan of each step; a pure function of config, data and batch."""
+
+    def __init__(
+        self, config: ExperimentConfig, inputs: ObjectiveInputs, device: torch.device
+    ) -> None:
+        """Build; every rank builds the same."""
+        self._config, self._device = config, device
+        self.num_items = len(inputs.item_counts)
+        self._num_features = len(inputs.item_features)
+        self._columns = [inputs.item_features.index(n) for n in config.maskable_features()]
+        self._masks = _view_masks(config, inputs, self._columns) if config.ssl.weight > 0 else None
+
+    def plan(self, batch: Batch, group: Group) -> Plan:
+        """Decide what this rank embeds; a collective."""
+        real = _without_padding(batch)
+        draws = Draws(self._config.seed, batch.step)
+        items, row_to_main, counts = real.item, np.arange(len(real.item)), np.ones_like(real.item)
+        hidden = self._feature_dropout(draws, real.position, lane=0)
+        if hidden is None:
+            items, row_to_main, counts = np.unique(
+                real.item, return_inverse=True, return_counts=True
+            )
+        weight = float(real.weight.sum(dtype=np.float64))
+        ranks = group.exchange(len(items), len(real.item), weight)
+        return Plan(
+            batch=real,
+            draws=draws,
+            num_rows=int(sum(rows for _, rows, _ in ranks)),
+            weight_sum=sum(weight for _, _, weight in ranks),
+            main=ItemPass(items, hidden, [int(items) for items, _, _ in ranks]),
+            row_to_main=row_to_main,
+            counts=counts,
+            mixed=self._mixed(draws, group),
+            ssl=self._ssl(real, draws, group, [int(rows) for _, rows, _ in ranks]),
+        )
+
+    def mixed_items(self, draws: Draws) -> Int64:
+        """The mixed negatives of the global batch, in rank order."""
+        return self._uniform(draws, "mixed", np.arange(self._config.loss.mixed_negatives))
+
+    def _mixed(self, draws: Draws, group: Group) -> ItemPass:
+        total = self._config.loss.mixed_negatives
+        position = _own_part(total, group)
+        hidden = self._feature_dropout(draws, position, lane=1)
+        return ItemPass(self._uniform(draws, "mixed", position), hidden, parts(total, group.size))
+
+    def _ssl(self, batch: Batch, draws: Draws, group: Group, rows: list[int]) -> SSLPass | None:
+        if self._masks is None:
+            return None
+        items, position, sizes = batch.item, batch.position, rows
+        if self._config.ssl.items == "uniform":
+            total = self._config.ssl.batch_size or self._config.train.batch_size
+            position, sizes = _own_part(total, group), parts(total, group.size)
+            items = self._uniform(draws, "ssl_items", position)
+        at = torch.tensor(position).to(self._device, non_blocking=True)
+        return SSLPass(items, at, self._masks.draw(draws, at), sizes)
+
+    def _uniform(self, draws: Draws, purpose: str, position: Int64) -> Int64:
+        return integers(draws.seed, purpose, draws.step, position, self.num_items)
+
+    def _feature_dropout(self, draws: Draws, position: Int64, *, lane: int) -> Tensor | None:
+        rate = self._config.loss.feature_dropout
+        if rate == 0:
+            return None
+        at = torch.tensor(position).to(self._device, non_blocking=True)
+        return feature_dropout(draws, at, self._columns, self._num_features, rate, lane=lane)
+
+
+def _view_masks(config: ExperimentConfig, inputs: ObjectiveInputs, columns: list[int]) -> ViewMasks:
+    sets = None
+    if config.ssl.masking == "cfm":
+        if inputs.mutual_information is None:
+            raise DataError("ssl.masking: cfm needs the mutual information of the prepared dataset")
+        among = inputs.mutual_information[np.ix_(columns, columns)]
+        sets = correlated_sets(among, config.num_masked())
+    return ViewMasks(
+        config.ssl.masking, config.num_masked(), columns, len(inputs.item_features), sets
+    )
+
+
+def _own_part(total: int, group: Group) -> Int64:
+    """Positions of this rank among ``total`` of the global batch."""
+    sizes = parts(total, group.size)
+    first = sum(sizes[: group.rank])
+    return np.arange(first, first + sizes[group.rank], dtype=np.int64)
+
+
+def _without_padding(batch: Batch) -> Batch:
+    """The rows of weight above 0: padding is absent from everything that follows."""
+    real = batch.weight > 0
+    if real.all():
+        return batch
+    at = np.flatnonzero(real)
+    return Batch(
+        query=batch.query[at],
+        item=batch.item[at],
+        weight=batch.weight[at],
+        position=batch.position[at],
+        epoch=batch.epoch,
+        step=batch.step,
+        context={name: ids[at] for name, ids in batch.context.items()},
+        history=None if batch.history is None else batch.history.take(at),
+    )

@@ -1,0 +1,104 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tiny_catalogue import NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_inputs
+from twotower.core.config import ExperimentConfig
+from twotower.core.errors import DataError
+from twotower.objectives.group import SINGLE, parts
+from twotower.objectives.plan import ObjectiveInputs, Planner
+
+torch.set_num_threads(1)
+
+
+class OneOf:
+    """Rank `rank` of `size` that hears only itself: enough to see what a rank plans for itself."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def exchange(self, *numbers: float) -> list[tuple[float, ...]]:
+        return [numbers] * self.size
+
+    def gather(self, x: torch.Tensor, sizes: Any) -> torch.Tensor:
+        raise AssertionError
+
+    def sum_(self, x: torch.Tensor) -> None:
+        raise AssertionError
+
+
+def planner(config: ExperimentConfig) -> Planner:
+    inputs = tiny_inputs()
+    names = tuple(f.name for f in inputs.item.features)
+    known = ObjectiveInputs(
+        names, inputs.query_items, inputs.item_counts, inputs.mutual_information
+    )
+    return Planner(config, known, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("total", "size"), [(10, 3), (2, 4), (0, 2), (7, 1)])
+def test_parts_cover_everything_once_and_differ_by_at_most_one(total: int, size: int) -> None:
+    sizes = parts(total, size)
+    assert sum(sizes) == total
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_padding_is_absent_from_the_plan() -> None:
+    batch = tiny_batch(0, real=11)
+    plan = planner(tiny_experiment(ssl__weight=1, ssl__items="in_batch")).plan(batch, SINGLE)
+    assert plan.num_rows == 11
+    assert plan.weight_sum == batch.weight.sum()
+    assert np.array_equal(plan.main.items[plan.row_to_main], batch.item[:11])
+    assert plan.counts.sum() == 11
+    assert plan.ssl is not None
+    assert np.array_equal(plan.ssl.items, batch.item[:11])
+
+
+def test_each_item_is_embedded_once_unless_features_drop_row_by_row() -> None:
+    batch = tiny_batch(0)
+    plan = planner(tiny_experiment()).plan(batch, SINGLE)
+    assert np.array_equal(plan.main.items, np.unique(batch.item))
+    plan = planner(tiny_experiment(loss__feature_dropout=0.5)).plan(batch, SINGLE)
+    assert np.array_equal(plan.main.items, batch.item)
+    assert plan.main.hidden is not None
+
+
+def test_ranks_divide_uniform_items_and_negatives_of_one_worker() -> None:
+    config = tiny_experiment(
+        ssl__weight=1, ssl__batch_size=11, loss__mixed_negatives=7, ssl__masking="rfm"
+    )
+    batch = tiny_batch(3)
+    whole = planner(config).plan(batch, SINGLE)
+    plans = [
+        planner(config).plan(take(batch, np.arange(16) % 3 == r), OneOf(r, 3)) for r in range(3)
+    ]
+    assert np.array_equal(np.concatenate([p.mixed.items for p in plans]), whole.mixed.items)
+    assert np.array_equal(planner(config).mixed_items(whole.draws), whole.mixed.items)
+    assert whole.ssl is not None
+    assert len(whole.ssl.items) == 11
+    assert set(whole.ssl.items) <= set(range(NUM_ITEMS))
+    ssl = [p.ssl for p in plans if p.ssl is not None]
+    assert np.array_equal(np.concatenate([s.items for s in ssl]), whole.ssl.items)
+    for view in (0, 1):
+        hidden = torch.cat([s.hidden[view] for s in ssl if s.hidden is not None])
+        assert whole.ssl.hidden is not None
+        assert torch.equal(hidden, whole.ssl.hidden[view])
+
+
+def test_uniform_items_change_with_the_step_and_the_seed() -> None:
+    drawn = [
+        planner(tiny_experiment(ssl__weight=1, seed=seed)).plan(tiny_batch(step), SINGLE).ssl
+        for seed, step in ((0, 0), (0, 1), (1, 0))
+    ]
+    first, *others = [s.items for s in drawn if s is not None]
+    assert all(not np.array_equal(first, other) for other in others)
+
+
+def test_cfm_without_mutual_information_is_refused() -> None:
+    inputs = tiny_inputs()
+    names = tuple(f.name for f in inputs.item.features)
+    known = ObjectiveInputs(names, inputs.query_items, inputs.item_counts)
+    with pytest.raises(DataError, match=r"ssl\.masking: cfm"):
+        Planner(tiny_experiment(ssl__weight=1), known, torch.device("cpu"))

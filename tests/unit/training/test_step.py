@@ -1,0 +1,179 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slow_training import SlowModel, slow_losses
+from tiny_catalogue import take, tiny_batch, tiny_experiment, tiny_inputs, tiny_state
+from twotower.core.errors import RunError
+from twotower.core.types import Batch
+from twotower.models.embeddings import RowGradients
+from twotower.training.state import TrainState
+from twotower.training.step import check_finite, train_step
+
+torch.set_num_threads(1)
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "ssl__weight": 0.7,
+        "loss__logq": "counted",
+        "loss__mixed_negatives": 5,
+        "loss__spread_out": "softmax",
+    },
+    "rfm_in_batch": {
+        "ssl__weight": 1,
+        "ssl__masking": "rfm",
+        "ssl__items": "in_batch",
+        "ssl__dropout_rate": 0.4,
+    },
+    "independent": {"ssl__weight": 1, "ssl__masking": "rfm_independent", "ssl__batch_size": 9},
+    "dropout_only": {"ssl__weight": 1, "ssl__masking": "none", "ssl__dropout_rate": 0.5},
+    "some_features": {
+        "ssl__weight": 1,
+        "ssl__mask_features": ["brand", "words", "price"],
+        "ssl__mask_rate": "paper",
+    },
+    "feature_dropout": {
+        "loss__feature_dropout": 0.4,
+        "loss__mixed_negatives": 4,
+        "loss__spread_out": "squared",
+    },
+    "history": {"history": True, "ssl__weight": 0.3},
+}
+
+
+def capture(state: TrainState) -> dict[str, torch.Tensor]:
+    """Make the optimizer keep the global gradients it is about to apply."""
+    kept: dict[str, torch.Tensor] = {}
+    apply = state.optimizer.apply
+
+    def keep(rows: RowGradients, rate: float) -> None:
+        kept["dense"] = state.optimizer.dense_gradient.clone()
+        kept["table"] = torch.zeros_like(state.model.store.weight).index_add(
+            0, rows.rows, rows.values
+        )
+        kept["rows"] = rows.rows
+        apply(rows, rate)
+
+    state.optimizer.apply = keep
+    return kept
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("real", [16, 11])
+def test_losses_and_gradients_equal_the_slow_step(case: str, real: int) -> None:
+    config = tiny_experiment(**CASES[case])
+    state = tiny_state(config)
+    slow = SlowModel.of(state, tiny_inputs())
+    kept = capture(state)
+    batch = tiny_batch(3, real=real, history="history" in CASES[case])
+    losses = train_step(state, batch)
+    wanted = slow_losses(config, slow, batch)
+    assert losses.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(losses[name], value.detach(), rtol=1e-11, atol=1e-12)
+    torch.autograd.backward(wanted["loss"])
+    dense = torch.cat([p.grad.flatten() for p in slow.dense.values() if p.grad is not None])
+    torch.testing.assert_close(kept["dense"], dense, rtol=1e-9, atol=1e-13)
+    assert slow.table.grad is not None
+    torch.testing.assert_close(kept["table"], slow.table.grad, rtol=1e-9, atol=1e-13)
+    touched = state.model.store.touched[: state.model.store.nowhere]
+    assert torch.equal(touched, _any_gradient(slow.table.grad, kept["rows"])[: len(touched)])
+
+
+def _any_gradient(grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Rows that a gradient reached; one that is zero by chance counts too."""
+    reached = grad.abs().sum(1) > 0
+    assert set(reached.nonzero().flatten().tolist()) <= set(rows.tolist())
+    out = torch.zeros_like(reached)
+    out[rows.long()] = True
+    return out
+
+
+def steps(state: TrainState, batches: list[Batch]) -> None:
+    for batch in batches:
+        train_step(state, batch)
+
+
+EVERYTHING = CASES["everything"] | {"loss__logq": "streaming", "train__clip_norm": 0.5}
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adagrad_rowwise", "adamw"])
+def test_padding_changes_nothing(optimizer: str) -> None:
+    config = tiny_experiment(**EVERYTHING, train__optimizer=optimizer)
+    padded, bare = tiny_state(config), tiny_state(config)
+    for step in range(3):
+        batch = tiny_batch(step, real=11)
+        one, other = train_step(padded, batch), train_step(bare, take(batch, slice(0, 11)))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    for part in ("model", "optimizer"):
+        ours, theirs = padded.state_tensors()[part], bare.state_tensors()[part]
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adagrad_rowwise", "adamw"])
+def test_a_loaded_state_goes_on_bitwise(optimizer: str) -> None:
+    config = tiny_experiment(**EVERYTHING, train__optimizer=optimizer, train__schedule="cosine")
+    batches = [tiny_batch(step) for step in range(6)]
+    unbroken, first = tiny_state(config), tiny_state(config)
+    steps(unbroken, batches)
+    steps(first, batches[:3])
+    saved = {
+        part: {n: t.clone() for n, t in tensors.items()}
+        for part, tensors in first.state_tensors().items()
+    }
+    resumed = tiny_state(config)
+    resumed.load_state_tensors(saved)
+    steps(resumed, batches[3:])
+    assert resumed.step == unbroken.step == 6
+    for part, tensors in unbroken.state_tensors().items():
+        assert tensors.keys() == resumed.state_tensors()[part].keys()
+        for name, value in tensors.items():
+            assert torch.equal(value, resumed.state_tensors()[part][name]), name
+
+
+def test_a_state_of_another_model_is_refused_by_tensor_name() -> None:
+    saved = tiny_state(tiny_experiment()).state_tensors()
+    with pytest.raises(RunError, match=r"store\.weight.*shape"):
+        tiny_state(tiny_experiment(model__embed_dim=8)).load_state_tensors(saved)
+    with pytest.raises(RunError, match=r"table\.count.*missing|exp_avg.*missing"):
+        tiny_state(tiny_experiment(train__optimizer="adamw")).load_state_tensors(saved)
+    del saved["model"]["store.touched"]
+    with pytest.raises(RunError, match=r"store\.touched.*missing"):
+        tiny_state(tiny_experiment()).load_state_tensors(saved)
+
+
+def test_training_lowers_the_loss_and_reports_identical_views_on_demand() -> None:
+    state = tiny_state(tiny_experiment(ssl__weight=0.3), dtype=torch.float32)
+    losses = []
+    for step in range(25):
+        batch = tiny_batch(0)
+        losses.append(
+            train_step(
+                state,
+                Batch(
+                    batch.query, batch.item, batch.weight, batch.position, 0, step, batch.context
+                ),
+            )
+        )
+    assert losses[-1]["main"] < losses[0]["main"] * 0.7
+    assert "identical_views" not in losses[0]
+    detail = train_step(state, tiny_batch(25), detail=True)
+    assert 0 <= detail["identical_views"].item() <= 1
+
+
+def test_bf16_trains_near_float32() -> None:
+    runs = [
+        tiny_state(tiny_experiment(ssl__weight=0.3, train__precision=p), dtype=torch.float32)
+        for p in ("float32", "bf16")
+    ]
+    full, half = (train_step(state, tiny_batch(0)) for state in runs)
+    assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=0.02)
+
+
+def test_a_loss_that_is_no_number_is_refused_with_step_and_name() -> None:
+    check_finite({"main": torch.tensor(1.0)}, 3)
+    with pytest.raises(RunError, match="step 7: ssl is nan"):
+        check_finite({"main": torch.tensor(1.0), "ssl": torch.tensor(np.nan)}, 7)
