@@ -1,0 +1,26 @@
+"""Prepare a dataset on a cluster: `python jobs/prepare.py CONFIG [--set PATH=VALUE]`.
+
+As a job, from the repository's root:
+
+    ray job submit --working-dir . --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' \
+        -- python jobs/prepare.py configs/debian.yaml --set storage.prepared=/shared/prepared
+"""
+
+from twotower.core.loading import load_config
+from twotower.data.pipeline import prepare
+from twotower.report.console import Display
+from twotower.runtime import entry
+from twotower.runtime.cluster import connect
+
+
+def main() -> None:
+    """Prepare, or find it prepared, and print where."""
+    arguments = entry.parse("prepare")
+    config = load_config(arguments.config, arguments.set).config
+    with connect(config.cluster), Display() as display:
+        result = prepare(config, on_progress=display.on_prepare)
+    print(result.path, "(nothing changed, nothing done)" if result.reused else "")
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,112 @@
+"""What the entry files of jobs/ and tune/ share: their arguments, and how they end.
+
+`submit` reads the same arguments before it sends a job, so that what would fail there fails here.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from typing_extensions import override
+
+from twotower.core.errors import InputError, TwotowerError
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One entry file."""
+
+    file: str
+    """Inside the working directory."""
+
+    help: str
+    takes: tuple[str, ...]
+    """Keys of `_ARGUMENTS`."""
+
+
+ACTIONS = {
+    "prepare": Action("jobs/prepare.py", "Encode, split and shuffle the data.", ("config", "set")),
+    "train": Action("jobs/train.py", "Train a model and evaluate it.", ("config", "set")),
+    "evaluate": Action("jobs/evaluate.py", "Evaluate a run again.", ("run", "part")),
+    "search": Action(
+        "tune/search.py",
+        "Search for the best settings.",
+        ("config", "space", "trials", "name", "max_concurrent", "no_prune", "set"),
+    ),
+    "resume": Action("tune/resume.py", "Go on with a search.", ("search", "more_trials")),
+    "report": Action("tune/report.py", "Show a search.", ("search",)),
+}
+"""What can be submitted, by name."""
+
+_ARGUMENTS = {
+    "config": (("config",), {"metavar": "CONFIG", "help": "YAML file of the experiment"}),
+    "run": (("run",), {"metavar": "RUN", "help": "run directory"}),
+    "search": (("search",), {"metavar": "SEARCH", "help": "search directory"}),
+    "set": (
+        ("--set",),
+        {"metavar": "PATH=VALUE", "action": "append", "default": [], "help": "change one value"},
+    ),
+    "part": (("--part",), {"choices": ("validation", "test"), "default": "test"}),
+    "space": (("--space",), {"required": True, "metavar": "FILE", "help": "YAML of the space"}),
+    "trials": (("--trials",), {"type": int, "default": 16, "help": "trials in all"}),
+    "more_trials": (("--trials",), {"type": int, "help": "trials in all; default: as before"}),
+    "name": (("--name",), {"help": "directory of the search under storage.runs"}),
+    "max_concurrent": (("--max-concurrent",), {"type": int, "help": "most trials at once"}),
+    "no_prune": (("--no-prune",), {"action": "store_true", "help": "let weak trials run on"}),
+}
+
+_FILES = ("config", "space")
+"""Arguments that are files of the working directory."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print and exit with."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}")
+
+
+def parse(action: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of an action; None = those of this process.
+
+    Raises:
+        InputError: an argument is missing, unknown or malformed; it is named.
+    """
+    entry = ACTIONS[action]
+    parser = _Parser(prog=entry.file, description=entry.help, allow_abbrev=False)
+    for name in entry.takes:
+        flags, options = _ARGUMENTS[name]
+        parser.add_argument(*flags, **options)
+    return parser.parse_args(arguments)
+
+
+def named_folder(found: argparse.Namespace) -> str | None:
+    """The run or search directory that parsed arguments name."""
+    values = vars(found)
+    return values.get("run") or values.get("search")
+
+
+def named_files(found: argparse.Namespace) -> list[str]:
+    """The files that parsed arguments name."""
+    values = vars(found)
+    return [Path(values[name]).as_posix() for name in _FILES if values.get(name)]
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run an entry and end the process: 0 done, 2 bad input, 3 failed, 4 resumable, 130."""
+    try:
+        main()
+    except TwotowerError as error:
+        sys.stderr.write(f"{sys.argv[0]}: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{sys.argv[0]}: interrupted\n")
+        sys.exit(INTERRUPTED)
+    sys.exit(0)

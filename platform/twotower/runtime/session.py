@@ -1,0 +1,126 @@
+"""One run from a config to its evaluations: what both launchers do, with Ray and without."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.errors import RunError
+from twotower.data.prepared import Prepared
+from twotower.evaluation.evaluate import Evaluation
+from twotower.objectives.group import SINGLE, Group
+from twotower.runtime.recorder import Recorder
+from twotower.training.evaluate import Evaluator
+from twotower.training.inputs import batch_reader, train_inputs
+from twotower.training.loop import Job, fit
+from twotower.training.progress import Best, Progress
+from twotower.training.questions import EvalPart
+from twotower.training.state import TrainState
+
+_STOP_EVERY_CPU = 10
+"""Steps between looks for a stop on CPUs: there an exchange of one number costs nothing beside a
+step. On a GPU it waits for the device, so it is done where a line is logged anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rank works."""
+
+    device: torch.device
+    group: Group = SINGLE
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run leaves in memory; equal on all ranks."""
+
+    state: TrainState
+    """Of the best checkpoint where the run keeps any, else of the last step."""
+
+    last_step: int
+    best: Best | None
+    evaluations: dict[EvalPart, Evaluation]
+
+
+def run_session(
+    config: ExperimentConfig,
+    prepared: Prepared,
+    recorder: Recorder,
+    place: Place,
+    parts: tuple[EvalPart, ...] = ("validation", "test"),
+) -> Outcome:
+    """Train from the newest checkpoint on, then evaluate the best one. All ranks call it.
+
+    Args:
+        config: the experiment.
+        prepared: its dataset.
+        recorder: the run directory, or none.
+        place: this rank's device and group.
+        parts: what is evaluated at the end, each once.
+
+    Raises:
+        StoppedError: the recorder heard of a stop; a checkpoint stands.
+        RunError: training failed; DivergedError where its numbers left the finite ones.
+    """
+    reader = batch_reader(config, prepared, place.group)
+    state = build_state(config, prepared, reader.steps_per_epoch, place.device)
+    progress = Progress()
+    evaluator = Evaluator(config, prepared, place.group)
+    evaluator.questions("validation")  # a dataset that can't be asked fails before the first step
+    recorder.restore(state, progress)
+    pids = [int(pid) for (pid,) in place.group.exchange(float(os.getpid()))]
+    recorder.event("start", step=state.step, threads=torch.get_num_threads(), pids=pids)
+    _check_agreed(state.step, place.group)
+    is_cpu = place.device.type == "cpu"
+    job = Job(
+        reader,
+        evaluator,
+        place.group,
+        recorder,
+        stop_every=_STOP_EVERY_CPU if is_cpu else config.train.log_every,
+    )
+    fit(state, progress, job)
+    last_step = state.step
+    if parts:
+        recorder.event("evaluate", step=last_step)
+        place.group.exchange(0.0)  # rank 0 may still be writing what the others read
+        recorder.restore_best(state, progress)
+    found: dict[EvalPart, Evaluation] = {}
+    for part in parts:
+        found[part] = evaluator.evaluate(state.model, part, checkpoint=state.step)
+        recorder.evaluated(part, found[part], evaluator.questions(part), prepared)
+    return Outcome(state, last_step, progress.best, found)
+
+
+def build_state(
+    config: ExperimentConfig, prepared: Prepared, steps_per_epoch: int, device: torch.device
+) -> TrainState:
+    """A fresh state of a config over a dataset."""
+    total_steps = config.train.num_epochs * steps_per_epoch
+    inputs = train_inputs(config, prepared)
+    return TrainState.build(config, inputs, total_steps=total_steps, device=device)
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON: last step, best validation, values of the evaluations."""
+    best = outcome.best
+    return {
+        "step": outcome.last_step,
+        "best": best and {"step": best.step, "epoch": best.epoch, "value": best.value},
+        "summaries": {
+            part: {name: dict(value) for name, value in found.summary.items()}
+            for part, found in outcome.evaluations.items()
+        },
+    }
+
+
+def _check_agreed(step: int, group: Group) -> None:
+    """Ranks read checkpoints for themselves: RunError where their storage shows different ones."""
+    steps = [int(found) for (found,) in group.exchange(float(step))]
+    if len(set(steps)) > 1:
+        raise RunError(
+            f"workers found different checkpoints (steps {steps}): storage.runs must be one "
+            "folder that all nodes share"
+        )
