@@ -1,0 +1,370 @@
+"""The command line: each command reads its input, calls one function below and shows the result."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from twotower.core.errors import TwotowerError
+from twotower.core.loading import Loaded, load_config
+from twotower.report import tables
+from twotower.report.console import Display
+
+app = typer.Typer(
+    help="Find out which self-supervised two-tower retrieval model is best, and ship it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Show, check or describe configs.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Look after submitted jobs.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(jobs_app, name="jobs")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change one value, e.g. ssl.weight=0.3; repeatable."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages too.")]
+Address = Annotated[
+    str | None, typer.Option(help="Job server; else RAY_API_SERVER_ADDRESS, else 127.0.0.1:8265.")
+]
+Token = Annotated[Path | None, typer.Option(help="File that holds the cluster's token.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name that `submit` printed.")]
+out = Console(highlight=False)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+@app.command()
+def init(
+    log: Annotated[str, typer.Argument(help="Interaction shards: file, folder or glob.")],
+    catalogue: Annotated[str, typer.Argument(help="Items: file, folder or glob.")],
+    queries: Annotated[str | None, typer.Option(help="Table of query features.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the experiment.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the config goes.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Write a config from your own files, with a profile of the data and warnings."""
+    from twotower.core.errors import InputError  # here and below: a command imports what it runs
+    from twotower.core.storage import Store
+    from twotower.data.raw_profile import profile
+    from twotower.data.raw_warnings import warnings
+    from twotower.data.scaffold import guess_config, guess_name
+
+    name = name or guess_name(log)
+    path = output or Path(f"{name}.yaml")
+    if path.exists() and not force:
+        raise InputError(f"{path}: stands already; choose another with -o, or --force")
+    found = profile(log, catalogue, queries)
+    Store(path.parent).write_bytes(path.name, guess_config(found, name).encode())
+    load_config(path)
+    out.print(tables.profile_table(found))
+    for warning in warnings(found):
+        out.print(f"[yellow]warning[/]  {warning}", soft_wrap=True)
+    out.print(f"\n{path}   next: twotower prepare {path}")
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the resolved config, each value with where it came from."""
+    loaded = load_config(config, set_ or ())
+    if as_json:
+        emit({"config": loaded.config.model_dump(mode="json"), "provenance": loaded.provenance})
+        return
+    table = Table("key", "value", "from", box=None, pad_edge=False, header_style="bold")
+    for path, source in loaded.provenance.items():
+        value = tables.value_at(loaded.config.model_dump(mode="json"), path)
+        table.add_row(path, json.dumps(value), source, style="" if source != "default" else "dim")
+    out.print(table)
+
+
+@config_app.command("check")
+def config_check(configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...")]) -> None:
+    """Check configs without running anything."""
+    for path in configs:
+        load_config(path)
+        out.print(f"{path}: fine")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of a config, for editors."""
+    from twotower.core.config import ExperimentConfig
+
+    emit(ExperimentConfig.model_json_schema())
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine: versions, Ray, disk, memory, settings that open doors."""
+    from twotower.runtime.doctor import checks
+
+    found = checks()
+    if as_json:
+        emit([asdict(check) for check in found])
+    else:
+        out.print(tables.checks_table(found))
+    if any(check.status == "fail" for check in found):
+        raise typer.Exit(3)
+
+
+@app.command()
+def prepare(
+    config: ConfigPath, set_: Overrides = None, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
+    """Encode, split, count and shuffle the raw shards with Ray Data."""
+    from twotower.data.locate import find_prepared
+
+    loaded = load_config(config, set_ or ())
+    result = find_prepared(loaded.config)
+    if result is None:
+        from twotower.data.pipeline import prepare as run
+        from twotower.runtime.cluster import connect
+
+        with Display() as display, connect(loaded.config.cluster, verbose=verbose):
+            result = run(loaded.config, on_progress=display.on_prepare)
+    if as_json:
+        emit({"path": result.path, "reused": result.reused, "record": result.record})
+        return
+    out.print(tables.prepared_table(result.path))
+    out.print(f"{result.path}{'   (nothing changed, nothing done)' if result.reused else ''}")
+
+
+@app.command()
+def train(
+    config: ConfigPath, set_: Overrides = None, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
+    """Train one model with Ray Train and evaluate it; a run that was cut off goes on."""
+    loaded = load_config(config, set_ or ())
+    with Display() as display:
+        result = train_and_report(loaded, display, config, verbose=verbose)
+    if as_json:
+        emit(
+            {
+                "name": result.name,
+                "path": result.path,
+                "reused": result.reused,
+                "summaries": result.summaries,
+            }
+        )
+        return
+    out.print(tables.run_table(result.path))
+    if result.reused:
+        out.print("the run was done already, nothing was trained")
+    out.print(f"{result.path}/report.html")
+
+
+def train_and_report(loaded: Loaded, display: Display, source: Path, *, verbose: bool) -> Any:
+    """Train a config and write its page; the page shows the search that the config came from."""
+    from twotower.report.collect import collect
+    from twotower.report.page import write_report
+    from twotower.report.summary import write_summary
+    from twotower.runtime.launch import train as run
+
+    result = run(
+        loaded.config, provenance=loaded.provenance, on_progress=display.on_event, verbose=verbose
+    )
+    folder = Path(result.path)
+    search = source.parent if (source.parent / "search.json").exists() else None
+    if not (result.reused and (folder / "report.html").exists()):
+        report = collect({result.name: folder}, search=search)
+        write_report(report, folder / "report.html")
+        write_summary(report, folder / "summary.json")
+    return result
+
+
+@app.command()
+def tune(
+    config: ConfigPath,
+    space: Annotated[Path, typer.Option(help="YAML of the search space.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 16,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Search with Ray Tune and Optuna; selection on validation, the winner is a config."""
+    from twotower.core.space_loading import load_space
+    from twotower.runtime.search import SearchPlan, search
+
+    loaded = load_config(config, set_ or ())
+    checked = load_space(space, loaded.config)
+    with Display() as display:
+        result = search(
+            loaded.config, checked, SearchPlan(trials=trials), display.on_search, verbose=verbose
+        )
+    if as_json:
+        emit(json.loads((Path(result.directory) / "search.json").read_text(encoding="utf-8")))
+        return
+    out.print(tables.trials_table(result.directory))
+    if result.reused >= trials:
+        out.print("every trial had ended before, nothing was run")
+    out.print(f"{result.winner}   next: twotower train {result.winner}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the best checkpoint of a run again, exactly, over the whole catalogue."""
+    from twotower.runtime.assess import evaluate as measure
+
+    document = measure(run, part)
+    if as_json:
+        emit(document)
+        return
+    out.print(tables.slices_table(document["summary"]))
+    out.print(f"{run}/evaluation/{part}.json")
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Run directories; the first is the reference."),
+    ],
+    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    metric: Annotated[list[str] | None, typer.Option(help="Metric; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Differences between runs, with intervals over queries; unlike protocols are refused."""
+    from twotower.runtime.assess import compare as measure
+
+    found = measure(runs, part, metrics=metric)
+    if as_json:
+        emit(found.document())
+        return
+    out.print(tables.comparison_table(found))
+
+
+@app.command()
+def submit(
+    action: Annotated[str, typer.Argument(help="prepare, train, evaluate or search.")],
+    arguments: Annotated[
+        list[str], typer.Argument(help="What the job's command takes: a config, --set ...")
+    ],
+    address: Address = None,
+    token: Token = None,
+    wait: Annotated[bool, typer.Option(help="Follow the logs until the job ends.")] = True,
+) -> None:
+    """Submit a command to a Ray cluster as a job and follow it."""
+    from twotower.runtime import submit as jobs
+
+    job = jobs.submit(action, arguments, jobs.Options(address=address, token_path=token))
+    out.print(f"{'attached to' if job.attached else 'submitted'} {job.id}")
+    if wait:
+        raise typer.Exit(jobs.exit_code(jobs.follow(job, sys.stdout.write)))
+
+
+@jobs_app.command("status")
+def jobs_status(job: JobName, address: Address = None, token: Token = None) -> None:
+    """Say how a job stands."""
+    from twotower.runtime import submit as jobs
+
+    state = jobs.status(jobs.attach(job, jobs.Options(address=address, token_path=token)))
+    out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
+
+
+@jobs_app.command("logs")
+def jobs_logs(job: JobName, address: Address = None, token: Token = None) -> None:
+    """Follow a job's output until it ends."""
+    from twotower.runtime import submit as jobs
+
+    attached = jobs.attach(job, jobs.Options(address=address, token_path=token))
+    raise typer.Exit(jobs.exit_code(jobs.follow(attached, sys.stdout.write)))
+
+
+@jobs_app.command("stop")
+def jobs_stop(job: JobName, address: Address = None, token: Token = None) -> None:
+    """Stop a job; it writes a checkpoint first and can be resumed."""
+    from twotower.runtime import submit as jobs
+
+    state = jobs.stop(jobs.attach(job, jobs.Options(address=address, token_path=token)))
+    out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
+
+
+@app.command("demo")
+def demo_command(
+    config: Annotated[Path, typer.Option(help="Config of the baseline.")] = Path(
+        "configs/debian.yaml"
+    ),
+    space: Annotated[Path, typer.Option(help="Space of the search.")] = Path(
+        "configs/spaces/ssl.yaml"
+    ),
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
+    set_: Overrides = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run the main job on the bundled Debian graph: prepare, train, search, retrain, report."""
+    from twotower.demo import Plan, demo
+
+    plan = Plan(config, space, trials, tuple(set_ or ()))
+    with Display() as display:
+        report, folder = demo(plan, display, verbose=verbose)
+    metrics = ["recall@10", "recall@50", "map@10", "map@50", "tail_recall@50"]
+    out.print(tables.methods_table(report, metrics))
+    out.print(report.headline.sentence)
+    for note in report.notes:
+        out.print(note, style="dim")
+    out.print(f"\n{folder}/report.html   {folder}/summary.json")
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")] = Path(
+        "runs/bench"
+    ),
+    w2: Annotated[
+        Path | None, typer.Option(help="Folder of the peers' W2 logs; our own otherwise.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each cell.")] = 3,
+) -> None:
+    """Measure throughput and memory of prepare; close what else runs first."""
+    from twotower.bench.prepare import bench as measure
+
+    document = measure(output, w2, repeats)
+    for key in ("rows_per_s_20m", "memory_20m_over_2m", "two_cpus_over_one"):
+        out.print(f"{key:24} {document[key]:,}")
+    out.print(f"{output}/prepare.json")
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one line on stderr and an exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, standalone_mode=True)
+    except TwotowerError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"twotower: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("twotower: interrupted\n")
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    main()
