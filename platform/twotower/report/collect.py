@@ -255,7 +255,6 @@ def _dataset(runs: Sequence[Run], missing: list[str]) -> Dataset | None:
         location=place,
         profile=folder.json("profile.json", "data profile"),
         information=folder.json("mi.json", "mutual information"),
-        manifest=folder.json("manifest.json", "counts and split of the data"),
         stages=tuple(
             Stage(name, taken[name])
             for name in _in_order(taken, _STAGE_ORDER)

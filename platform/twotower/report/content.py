@@ -138,7 +138,6 @@ class Dataset:
     information: Mapping[str, Any]
     """mi.json: `features`, `raw`, `normalised`, `entropy`."""
 
-    manifest: Mapping[str, Any]
     stages: tuple[Stage, ...]
 
 

@@ -1,4 +1,4 @@
-"""What the page says of the prepared data, from its profile, manifest and record."""
+"""What the page says of the prepared data, from its profile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

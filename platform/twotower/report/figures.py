@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -156,16 +157,14 @@ def search_parameters(search: Search) -> list[Figure]:
     figures: list[Figure] = []
     for name in dict.fromkeys(key for t in rated for key in t.params):
         space = search.space.get(name, {})
-        values = [t.params[name] for t in rated if name in t.params]
-        numeric = space.get("kind") != "choice" and not any(
-            isinstance(v, bool) or not isinstance(v, int | float) for v in values
-        )
-        marks = [
-            _mark(t, float(t.params[name]) if numeric else plain(t.params[name]), search)
-            for t in sorted(rated, key=lambda t: plain(t.params.get(name)))
-            if name in t.params
-        ]
-        kind = "log" if numeric and space.get("log") else "linear"
+        having = [t for t in rated if name in t.params]
+        if _is_axis(space, [t.params[name] for t in having]):
+            marks = [_mark(t, float(t.params[name]), search) for t in having]
+        else:
+            choices = [plain(choice) for choice in space.get("choices", ())]
+            having.sort(key=lambda t: _place(choices, plain(t.params[name])))
+            marks = [_mark(t, plain(t.params[name]), search) for t in having]
+        kind = "log" if space.get("log") else "linear"
         axes = Axes(name, metric_label(search.metric), x_kind=kind, height=230)
         figures.append(Figure(name, plots.scatter(marks, axes)))
     return figures
@@ -232,6 +231,17 @@ def spent(stages: Sequence[tuple[str, int, Stage]]) -> list[Figure]:
         svg = plots.bars(rows, labels, "Peak memory of each stage")
         figures.append(Figure("Peak memory", svg, "Largest resident size of the process tree."))
     return figures
+
+
+def _is_axis(space: Mapping[str, Any], values: Sequence[Any]) -> bool:
+    """Whether a parameter's values are points of an axis rather than names."""
+    is_named = space.get("kind") == "choice" and not space.get("ordered")
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return numbers and not is_named
+
+
+def _place(choices: Sequence[str], value: str) -> int:
+    return choices.index(value) if value in choices else len(choices)
 
 
 def _leads(report: Report, name: str) -> bool:

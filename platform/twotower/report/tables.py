@@ -14,7 +14,7 @@ from twotower.core.errors import DataError
 from twotower.core.storage import Store
 from twotower.report.collect import collect, read_search, read_summary
 from twotower.report.compare import ties
-from twotower.report.content import Difference, Interval, Method, Report
+from twotower.report.content import Interval, Method, Report
 from twotower.report.formats import (
     SLICES_SHORT,
     integer,
@@ -89,24 +89,6 @@ def slices_table(summary: Mapping[str, Any]) -> Table:
         if any(cell is not None for cell in row):
             values = [_value(cell, 3) if cell is not None else Text("–") for cell in row]  # noqa: RUF001 an en dash is meant
             table.add_row(label, integer(count or 0), *values)
-    return table
-
-
-def differences_table(differences: Sequence[Difference]) -> Table:
-    """What one method is ahead of others by, paired over queries, each with its interval."""
-    table = _table("mean of the paired differences per query, with its interval")
-    table.add_column("difference")
-    for name in ("metric", "mean", "low", "high", "queries"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    table.add_column("0 inside?")
-    for gap in differences:
-        table.add_row(
-            safe(f"{method_label(gap.method)} − {method_label(gap.other)}"),  # noqa: RUF001 a minus
-            safe(metric_label(gap.metric)),
-            *(score(value, signed=True) for value in (gap.value, gap.low, gap.high)),
-            integer(gap.n),
-            _inside(gap.low, gap.high),
-        )
     return table
 
 

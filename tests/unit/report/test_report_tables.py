@@ -49,12 +49,6 @@ def test_slices_say_how_many_queries_they_have(demo_files: dict[str, Path]) -> N
     assert any(line.startswith("tail (last 50 %)") for line in lines)
 
 
-def test_differences_say_whether_zero_is_inside(demo_report: Report) -> None:
-    text = printed(tables.differences_table(demo_report.differences), width=100)
-    assert "cfm tuned − popularity" in text  # noqa: RUF001
-    assert "no" in text
-
-
 def test_runs_are_compared_with_their_reference_in_eighty_columns() -> None:
     values = {
         "recall@50": np.array([1.0, 0.0, 1.0, 0.0]),

@@ -2,8 +2,8 @@ import pytest
 
 from twotower.core.config import ExperimentConfig
 from twotower.report import formats, views
-from twotower.report.content import Report, Trial
-from twotower.report.figures import best_so_far
+from twotower.report.content import Report, Search, Trial
+from twotower.report.figures import best_so_far, search_parameters
 
 
 def test_only_keys_away_from_their_defaults_are_listed(demo_report: Report) -> None:
@@ -97,3 +97,18 @@ def test_metric_names_are_readable() -> None:
     assert formats.metric_label("not_head_map@10") == "Not head MAP@10"
     assert formats.metric_label("loss") == "loss"
     assert formats.score(-0.00001, signed=True) == "0.0000"
+
+
+def test_named_choices_stand_in_their_order_and_ordered_ones_on_an_axis() -> None:
+    space = {
+        "optimizer": {"kind": "choice", "choices": ["sgd", "adagrad"]},
+        "rate": {"kind": "choice", "choices": [0.25, 0.5], "ordered": True},
+    }
+    trials = tuple(
+        Trial(i, "complete", {"optimizer": name, "rate": rate}, 0.1 * i)
+        for i, (name, rate) in enumerate([("adagrad", 0.5), ("sgd", 0.25)])
+    )
+    named, axis = search_parameters(Search("s", "recall@50", trials, space, {}, 1, {}))
+    assert named.svg.index(">sgd</text>") < named.svg.index(">adagrad</text>")
+    assert ">0.5</text>" not in named.svg
+    assert ">0.4</text>" in axis.svg or ">0.40</text>" in axis.svg
