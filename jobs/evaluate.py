@@ -6,6 +6,9 @@ As a job, from the repository's root:
         -- python jobs/evaluate.py /shared/runs/debian-1a2b3c4d --part validation
 """
 
+from rich.console import Console
+
+from twotower.report import tables
 from twotower.runtime import entry
 from twotower.runtime.assess import evaluate
 
@@ -14,9 +17,7 @@ def main() -> None:
     """Evaluate and print the summary; the files of the run are written anew."""
     arguments = entry.parse("evaluate")
     document = evaluate(arguments.run, arguments.part)
-    for name, found in document["summary"].items():
-        if found["value"] is not None:
-            print(f"{arguments.part} {name} {found['value']:.4f} (n = {found['n']})")
+    Console(highlight=False).print(tables.slices_table(document["summary"]))
     print(f"{arguments.run}/evaluation/{arguments.part}.json")
 
 

@@ -10,8 +10,11 @@ As a job, from the repository's root:
 
 from pathlib import Path
 
+from rich.console import Console
+
 from twotower.cli import train_and_report
 from twotower.core.loading import load_config
+from twotower.report import tables
 from twotower.report.console import Display
 from twotower.runtime import entry
 
@@ -22,9 +25,7 @@ def main() -> None:
     loaded = load_config(arguments.config, arguments.set)
     with Display() as display:
         result = train_and_report(loaded, display, Path(arguments.config), verbose=False)
-    for name, found in result.summaries["test"].items():
-        if found["value"] is not None:
-            print(f"test {name} {found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]")
+    Console(highlight=False).print(tables.run_table(result.path))
     print(result.path)
 
 

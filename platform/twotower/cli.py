@@ -314,7 +314,7 @@ def demo_command(
     set_: Overrides = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run the main job on the bundled Debian graph: prepare, train, search, retrain, report."""
+    """Run the main job, on the Debian graph by default: baseline, CFM, search, winner, report."""
     from twotower.demo import Plan, demo
 
     plan = Plan(config, space, trials, tuple(set_ or ()))

@@ -95,8 +95,12 @@ MULTI: set[str] = set()
 def softmax(
     x: torch.Tensor, y: torch.Tensor, same: torch.Tensor, tau: float, weight: torch.Tensor
 ) -> torch.Tensor:
-    logits = (x @ y.T / tau).masked_fill(same & ~torch.eye(len(x), dtype=torch.bool), -torch.inf)
-    loss = F.cross_entropy(logits, torch.arange(len(x)), reduction="none")
+    return cross_entropy(x @ y.T / tau, same, weight)
+
+
+def cross_entropy(logits: torch.Tensor, same: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    logits = logits.masked_fill(same & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
+    loss = F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")
     return (loss * weight).sum() / weight.sum()
 
 
@@ -173,11 +177,14 @@ def run(a: argparse.Namespace) -> dict[str, float]:
         torch.from_numpy(query_table.extra["item"].astype(np.int64)),
         {n: torch.zeros(tables[n].num_embeddings, dtype=torch.bool) for n in names},
     )
+    count = torch.bincount(i.long(), minlength=item_table.rows)
+    log_q = (count.clamp(min=1) / len(i)).log() * a.logq
     for _ in range(a.epochs):
         for batch in torch.randperm(len(q)).split(a.batch):
             x, y = q[batch].long(), i[batch].long()
             same = (y[:, None] == y[None, :]) | (own[x][:, None] == y[None, :])
-            loss = softmax(model["query"](x), model["item"](y), same, a.tau, w[batch].float())
+            logits = model["query"](x) @ model["item"](y).T / a.tau - log_q[y]
+            loss = cross_entropy(logits, same, w[batch].float())
             if a.cfm:
                 m, k = a.masked, len(names)
                 seed = int(torch.randint(k, ()))
@@ -205,14 +212,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--cfm", action="store_true")
     for name, value in {
         "seed": 0,
-        "epochs": 20,
+        "epochs": 12,
         "batch": 1024,
         "embed": 32,
         "hidden": 256,
         "out": 64,
         "masked": 5,
-        "lr": 0.05,
+        "lr": 0.01,
         "tau": 0.07,
+        "logq": 1,
         "init": 0.05,
         "alpha": 0.3,
         "ssl_tau": 0.1,

@@ -90,11 +90,11 @@ def sum_by_row(
     is_first_N[1:] = sorted_N[1:] != sorted_N[:-1]
     starts_U = is_first_N.nonzero().squeeze(1)
     summed_UE = F.embedding_bag(
-        source_N[order_N],
+        source_N.index_select(0, order_N),
         values_SE,
         starts_U.to(source_N.dtype),
         mode="sum",
-        per_sample_weights=None if weights_N is None else weights_N[order_N],
+        per_sample_weights=None if weights_N is None else weights_N.index_select(0, order_N),
     )
     return RowGradients(sorted_N[starts_U], summed_UE)
 

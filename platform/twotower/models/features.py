@@ -3,6 +3,8 @@
 Shape letters:
     R rows of the side    b rows asked for    A features of the side, S sparse and V dense ones
     N entries of the rows asked for           G = b * S bags
+
+Long gathers are `index_select`: on a CPU three times as fast as indexing.
 """
 
 from collections.abc import Sequence
@@ -97,17 +99,17 @@ class SideTable(nn.Module):
         rows_b = torch.tensor(rows).to(self.starts.device, non_blocking=True)
         starts_b = self.starts[rows_b]
         totals_b = self.starts[rows_b + 1] - starts_b
-        row_N = _repeated_index(totals_b, total)
+        row_N = torch.repeat_interleave(totals_b, output_size=total)
         # An entry lies (start of its row in the side - start of its row here) further on.
         shift_b = starts_b - (totals_b.cumsum(0) - totals_b)
-        index_N = torch.arange(total, device=row_N.device) + shift_b[row_N]
+        index_N = torch.arange(total, device=row_N.device) + shift_b.index_select(0, row_N)
         lengths_G = self.lengths[rows_b].flatten()
         return Entries(
             rows=rows_b,
-            ids=self.values[index_N],
+            ids=self.values.index_select(0, index_N),
             index=index_N,
             row=row_N,
-            bag=_repeated_index(lengths_G, total).to(torch.int32),
+            bag=torch.repeat_interleave(lengths_G, output_size=total),
             lengths=lengths_G,
         )
 
@@ -118,8 +120,10 @@ class SideTable(nn.Module):
             slot int64 ``(N,)``: number of the entry within its row, in [0, `max_entries`), and
             droppable bool ``(N,)``: the entry is a value of a multi-valued feature.
         """
-        slot_N = entries.index - self.starts[entries.rows][entries.row]
-        return slot_N, self.multi.repeat(len(entries.rows))[entries.bag]
+        starts_b = self.starts[entries.rows]
+        multi_G = self.multi.repeat(len(entries.rows))
+        slot_N = entries.index - starts_b.index_select(0, entries.row)
+        return slot_N, multi_G.index_select(0, entries.bag)
 
     def inputs(
         self, entries: Entries, hidden_bA: Tensor | None = None, dropped_N: Tensor | None = None
@@ -140,7 +144,8 @@ class SideTable(nn.Module):
         if hidden_bA is not None and self.num_dense:
             dense_bV = dense_bV.masked_fill(hidden_bA[:, self.dense_columns], 0)
         if hidden_bA is None and dropped_N is None:
-            weights_N = entries.lengths.to(self.dense.dtype).reciprocal()[entries.bag]
+            share_G = entries.lengths.to(self.dense.dtype).reciprocal()
+            weights_N = share_G.index_select(0, entries.bag)
             return SideInputs(Bags(entries.ids, weights_N, entries.bag, entries.lengths), dense_bV)
         return SideInputs(self._masked(entries, hidden_bA, dropped_N), dense_bV)
 
@@ -153,25 +158,19 @@ class SideTable(nn.Module):
         left_N = torch.ones_like(entries.ids) if dropped_N is None else (~dropped_N).to(torch.int32)
         if hidden_bA is not None:
             visible_G = (~hidden_bA[:, self.sparse_columns]).to(torch.int32).flatten()
-            left_N = left_N * visible_G[bag_N]
+            left_N = left_N * visible_G.index_select(0, bag_N)
         ends_G = lengths_G.cumsum(0)
         running_N = torch.cat([left_N.new_zeros(1), left_N.cumsum(0, dtype=torch.int32)])
         first_G = ends_G - lengths_G
         count_G = running_N[ends_G] - running_N[first_G]
         empty_G = count_G == 0
-        weights_N = left_N * count_G.clamp(min=1).to(self.dense.dtype).reciprocal()[bag_N]
+        share_G = count_G.clamp(min=1).to(self.dense.dtype).reciprocal()
+        weights_N = left_N * share_G.index_select(0, bag_N)
         ids_N = torch.where(left_N.bool(), entries.ids, self.nowhere)
         defaults_G = self.defaults.repeat(len(entries.rows))
         ids_N[first_G] = torch.where(empty_G, defaults_G, ids_N[first_G])
         weights_N[first_G] = torch.where(empty_G, 1, weights_N[first_G])
         return Bags(ids_N, weights_N, bag_N, lengths_G)
-
-
-def _repeated_index(counts: Tensor, total: int) -> Tensor:
-    """0 repeated counts[0] times, then 1 counts[1] times, ...; ``total`` is the sum of counts."""
-    return torch.repeat_interleave(
-        torch.arange(len(counts), device=counts.device), counts, output_size=total
-    )
 
 
 def _filled(feature: EncodedFeature, offset: int) -> tuple[Int32, Int32]:

@@ -27,10 +27,14 @@ _POLL_S = 0.5
 _PROBE_S = 10.0
 """Longest wait for a connection to a cluster's address."""
 _EVERY_LINE = re.compile("")
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns of a change to come
+    # A hung worker never leaves its process group. 30 s by default; read by Ray Train's controller,
+    # which takes it from its node alone.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
 }
+"""Environment of the processes of a local cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def _start(cluster: Cluster, verbose: bool, level: int) -> None:
         paths.insert(0, root)
     # Absolute: Ray Train changes its workers' directory.
     absolute = os.pathsep.join(str(Path(entry).absolute()) for entry in paths)
-    with _environment({**_QUIET, **({"PYTHONPATH": absolute} if absolute else {})}):
+    with _environment({**_SETTINGS, **({"PYTHONPATH": absolute} if absolute else {})}):
         ray.init(
             address="local",
             num_cpus=cluster.num_cpus,

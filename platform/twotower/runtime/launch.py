@@ -81,26 +81,32 @@ def train(
     if folder.store.exists():
         with Lease(folder.store):
             pass  # in use by another: said before a cluster starts
-    tell: Tell = on_progress or _nobody
     with connect(config.cluster, verbose=verbose) as info:
         need = Need.of(config, info)
         require(need.what, need.cpus, need.gpus)
-        tell({"kind": "phase", "phase": "prepare"})
-        began = time.monotonic()
-        made = prepare(config, on_progress=_preparing(tell))
-        prepared = Prepared.open(made.path)
-        with Lease(folder.store):
-            folder.read()
-            folder.check_prepared(prepared)
-            if folder.is_done:
-                return _result(folder, reused=True)
-            timeout_s = config.train.start_timeout_s
-            wait_free(need.what, need.cpus, need.gpus, timeout_s=timeout_s)
-            folder.begin(prepared, provenance)
-            if not made.reused:
-                folder.add_stage("prepare", time.monotonic() - began)
-            _run(_Attempt(folder, prepared, tell, need))
-    return _result(folder, reused=False)
+        was_trained = _train(folder, need, provenance, on_progress or _nobody)
+    return _result(folder, reused=not was_trained)
+
+
+def _train(folder: RunFolder, need: Need, provenance: Mapping[str, str] | None, tell: Tell) -> bool:
+    """Prepare the data, wait for CPUs, train; false if another process did it meanwhile."""
+    config = folder.config
+    tell({"kind": "phase", "phase": "prepare"})
+    began = time.monotonic()
+    made = prepare(config, on_progress=_preparing(tell))
+    prepared = Prepared.open(made.path)
+    seconds = time.monotonic() - began
+    wait_free(need.what, need.cpus, need.gpus, timeout_s=config.train.start_timeout_s)
+    with Lease(folder.store):
+        folder.read()
+        folder.check_prepared(prepared)
+        if folder.is_done:
+            return False
+        folder.begin(prepared, provenance)
+        if not made.reused:
+            folder.add_stage("prepare", seconds)
+        _run(_Attempt(folder, prepared, tell, need))
+    return True
 
 
 def _run(attempt: "_Attempt") -> None:

@@ -22,9 +22,6 @@ _FOLDER = "ray"
 _HEALTH_CHECK_S = 0.5
 """How often Ray asks its workers: 2 s by default, which is lost at the end of every run."""
 
-_GOODBYE_S = 5
-"""Longest wait for a worker to leave its process group: a hung one never does. 30 s by default."""
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -150,7 +147,6 @@ def _settings(train: Train, need: Need) -> Iterator[None]:
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(train.collective_timeout_s),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(train.start_timeout_s),
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1" if need.watches_notices else "0",
-        "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": str(_GOODBYE_S),
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from twotower.core.errors import InputError
 
+LEFT_OUT_AT_TOP = frozenset({"runs", "prepared", "tests", "docs", "build", "dist"})
+"""Folders of these names are not sent from the top; deeper ones may be packages."""
+
 LEFT_OUT = frozenset(
-    {".git", ".hg", ".venv", "venv", "node_modules", "runs", "prepared", "tests", "docs"}
-    | {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", ".mypy_cache", "build", "dist"}
+    {".git", ".hg", ".venv", "venv", "node_modules"}
+    | {"__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", ".mypy_cache"}
 )
 """Folders of these names are never sent, whatever their depth."""
 
@@ -71,7 +74,7 @@ def _files(folder: Path) -> Iterable[str]:
 def is_sent(name: str) -> bool:
     """Whether a relative POSIX path may go into a package."""
     *folders, leaf = name.split("/")
-    if not LEFT_OUT.isdisjoint(folders):
+    if not LEFT_OUT.isdisjoint(folders) or not LEFT_OUT_AT_TOP.isdisjoint(folders[:1]):
         return False
     return leaf not in _SECRET_NAMES and not leaf.endswith((*_SECRET_ENDINGS, ".pyc"))
 

@@ -42,11 +42,10 @@ class AdagradRows:
 
     def update_(self, weight: Tensor, gradients: RowGradients, rate: float) -> None:
         """``sum += g^2; w -= rate * g / (sqrt(sum) + eps)``."""
-        rows, grad_UE = gradients.rows, gradients.values
+        rows, grad_UE = gradients.rows.long(), gradients.values
         sum_UE = self._sum.index_select(0, rows).addcmul_(grad_UE, grad_UE)
-        self._sum.index_copy_(0, rows.long(), sum_UE)
-        step_UE = sum_UE.sqrt_().add_(_ADAGRAD_EPS).reciprocal_().mul_(grad_UE)
-        weight.index_add_(0, rows, step_UE, alpha=-rate)
+        self._sum.index_copy_(0, rows, sum_UE)
+        _subtract_(weight, rows, grad_UE, sum_UE.sqrt_().add_(_ADAGRAD_EPS), rate)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """``sum`` ``(R, E)``."""
@@ -64,8 +63,7 @@ class AdagradRowwise:
         rows, grad_UE = gradients.rows.long(), gradients.values
         sum_U = self._sum[rows].add_(grad_UE.square().mean(1))
         self._sum[rows] = sum_U
-        scale_U = sum_U.sqrt_().add_(_ADAGRAD_EPS).reciprocal_()
-        weight.index_add_(0, rows, grad_UE * scale_U[:, None], alpha=-rate)
+        _subtract_(weight, rows, grad_UE, sum_U.sqrt_().add_(_ADAGRAD_EPS)[:, None], rate)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """``sum`` ``(R,)``."""
@@ -87,16 +85,25 @@ class AdamRows:
         rows, grad_UE = gradients.rows.long(), gradients.values
         first, second = _ADAM_BETAS
         count_U = self._count[rows] + 1
-        mean_UE = self._mean[rows].lerp_(grad_UE, 1 - first)
-        square_UE = self._square[rows].mul_(second).addcmul_(grad_UE, grad_UE, value=1 - second)
-        self._count[rows], self._mean[rows], self._square[rows] = count_U, mean_UE, square_UE
+        mean_UE = self._mean.index_select(0, rows).lerp_(grad_UE, 1 - first)
+        square_UE = self._square.index_select(0, rows).mul_(second)
+        square_UE.addcmul_(grad_UE, grad_UE, value=1 - second)
+        self._count[rows] = count_U
+        self._mean.index_copy_(0, rows, mean_UE)
+        self._square.index_copy_(0, rows, square_UE)
         exponent_U1 = count_U[:, None].to(weight.dtype)
         root_UE = (square_UE / (1 - second**exponent_U1)).sqrt_().add_(_ADAM_EPS)
-        weight.index_add_(0, rows, mean_UE / (1 - first**exponent_U1) / root_UE, alpha=-rate)
+        _subtract_(weight, rows, mean_UE / (1 - first**exponent_U1), root_UE, rate)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """``mean`` and ``square`` ``(R, E)``, ``count`` ``(R,)``."""
         return {"mean": self._mean, "square": self._square, "count": self._count}
+
+
+def _subtract_(weight: Tensor, rows: Tensor, above: Tensor, below: Tensor, rate: float) -> None:
+    """``weight[rows] -= rate * above / below``; whole rows out and in, faster than `index_add_`."""
+    moved_UE = weight.index_select(0, rows).addcdiv_(above, below, value=-rate)
+    weight.index_copy_(0, rows, moved_UE)
 
 
 _TABLE_RULES = {

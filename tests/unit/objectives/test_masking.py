@@ -71,7 +71,8 @@ def test_rfm_and_cfm_views_never_share_a_maskable_feature(data: st.DataObject) -
     columns = sorted(data.draw(st.sets(st.integers(0, total - 1), min_size=2)))
     k = len(columns)
     m = data.draw(st.integers(1, k - 1))
-    kind = data.draw(st.sampled_from(["rfm", "cfm"]))
+    kinds: list[Kind] = ["rfm", "cfm"]
+    kind = data.draw(st.sampled_from(kinds))
     mutual = np.random.default_rng(k).random((k, k))
     masks = ViewMasks(kind, m, columns, total, correlated_sets(mutual, m))
     drawn = masks.draw(

@@ -1,0 +1,246 @@
+"""What is wrong with a submission is said in one line, before anything is sent.
+
+Real: HTTP servers on loopback that answer as a job server would, or don't.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from tiny_config import tiny_config
+from twotower.core.errors import ConfigError, InputError, TwotowerError
+from twotower.runtime import entry, submit
+from twotower.runtime.job_access import Access, check_cluster, find_access
+from twotower.runtime.submit import JobState, Options
+
+TOKEN = "0123456789abcdef"
+
+
+class Answers(BaseHTTPRequestHandler):
+    status = 200
+    body = b""
+    token: str | None = None
+
+    def do_GET(self) -> None:
+        sent = self.headers.get("Authorization")
+        code = self.status
+        if self.token is not None and sent != f"Bearer {self.token}":
+            code = 403 if sent else 401
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Stay silent."""
+
+
+@contextmanager
+def server(**answers: Any) -> Iterator[str]:
+    handler = type("Handler", (Answers,), answers)
+    with HTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def version(text: str) -> bytes:
+    return json.dumps({"ray_version": text}).encode()
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in ("jobs", "tune", "configs", "platform/twotower"):
+        (tmp_path / name).mkdir(parents=True)
+    for action in entry.ACTIONS.values():
+        (tmp_path / action.file).write_text("")
+    document = tiny_config().model_dump(mode="json")
+    (tmp_path / "configs/tiny.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "configs/space.yaml").write_text("ssl.weight: {low: 0.1, high: 1.0}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8265", "ray://head:10001", "ftp://head", "http://", "auto", "http://u:p@head:1"],
+)
+def test_an_address_of_no_job_server_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match=r"^cluster address") as error:
+        find_access(address)
+    assert "u:p" not in str(error.value)
+
+
+def test_a_cluster_that_answers_well_is_accepted() -> None:
+    with server(body=version(ray.__version__), token=TOKEN) as address:
+        assert check_cluster(Access(address, TOKEN)) == ray.__version__
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ({"token": TOKEN}, "asks for a token"),
+        ({"status": 404}, "answers HTTP 404"),
+        ({"body": b"<html>"}, "is no Ray job server"),
+        ({"body": version("1.13.0")}, f"runs Ray 1.13.0, here is {ray.__version__}"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_named_with_the_reason(
+    answers: dict[str, Any], told: str
+) -> None:
+    with server(**answers) as address, pytest.raises(InputError) as error:
+        check_cluster(Access(address))
+    assert str(error.value).startswith(f"cluster address {address}: ")
+    assert told in str(error.value)
+
+
+def test_a_dead_cluster_and_an_unknown_host_are_said() -> None:
+    with server() as address:
+        pass
+    with pytest.raises(InputError, match="nothing answers there"):
+        check_cluster(Access(address))
+    with pytest.raises(InputError, match=r"no machine of that name|can't be reached"):
+        check_cluster(Access("http://nowhere.invalid:8265"))
+
+
+def test_the_token_comes_from_the_argument_then_from_rays_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text(f"{TOKEN}\n")
+    second.write_text("other")
+    assert find_access(None).token is None
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(second))
+    assert find_access(None).token == "other"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "third")
+    assert find_access(None).token == "third"
+    access = find_access(None, first)
+    assert (access.token, access.token_source) == (TOKEN, str(first))
+    assert TOKEN not in repr(access)
+    with server(token="another") as address, pytest.raises(InputError) as error:
+        check_cluster(Access(address, TOKEN, str(first)))
+    assert f"refuses the token of {first}" in str(error.value)
+    assert TOKEN not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"two\nlines"])
+def test_a_token_file_that_holds_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^token file {path}: "):
+        find_access(None, path)
+
+
+BAD = {
+    "action": ("tarin", [], "choose one of prepare, train"),
+    "no config": ("train", [], "jobs/train.py: the following arguments are required: CONFIG"),
+    "unknown option": ("train", ["configs/tiny.yaml", "--sett", "a=b"], "--sett"),
+    "missing config": ("train", ["configs/tyni.yaml"], "has to be a file inside"),
+    "outside": ("train", ["../tiny.yaml"], "has to be a file inside"),
+    "absolute": ("train", ["/etc/hosts"], "has to be a file inside"),
+    "override": ("train", ["configs/tiny.yaml", "--set", "ssl.wieght=1"], "ssl.wieght"),
+    "value": ("train", ["configs/tiny.yaml", "--set", "loss.temperature=0"], "loss.temperature"),
+    "space": ("search", ["configs/tiny.yaml", "--space", "configs/tiny.yaml"], "configs/tiny.yaml"),
+    "trials": (
+        "search",
+        ["configs/tiny.yaml", "--space", "configs/space.yaml", "--trials", "x"],
+        "--trials",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_job_that_would_fail_there_fails_here(name: str, checkout: Path) -> None:
+    action, arguments, told = BAD[name]
+    with pytest.raises(InputError) as error:
+        submit.submit(action, arguments, Options(working_dir=checkout))
+    assert told in str(error.value)
+
+
+def test_results_are_kept_out_of_the_jobs_own_folder(checkout: Path) -> None:
+    near, far = Access("http://127.0.0.1:1"), Access("http://head.example:1")
+    command, name = submit._checked_command("train", ["configs/tiny.yaml"], checkout, near)
+    assert command == [
+        *["python", "jobs/train.py", "configs/tiny.yaml"],
+        *["--set", f"storage.runs={checkout}/runs"],
+        *["--set", f"storage.prepared={checkout}/prepared"],
+    ]
+    assert name.startswith("train-tiny-")
+    with pytest.raises(ConfigError, match=r"^storage\.runs: 'runs': is relative"):
+        submit._checked_command("train", ["configs/tiny.yaml"], checkout, far)
+    shared = ["--set", "storage.runs=/s/runs", "--set", "storage.prepared=s3://b/p"]
+    command, _ = submit._checked_command("train", ["configs/tiny.yaml", *shared], checkout, far)
+    assert command[3:] == shared
+    command, name = submit._checked_command("evaluate", ["runs/tiny-1"], checkout, near)
+    assert command[2:] == [f"{checkout}/runs/tiny-1"]
+    with pytest.raises(ConfigError, match="runs/tiny-1"):
+        submit._checked_command("evaluate", ["runs/tiny-1"], checkout, far)
+
+
+def test_a_jobs_name_says_what_it_does(checkout: Path) -> None:
+    access = Access("http://127.0.0.1:1")
+
+    def name(*arguments: str) -> str:
+        return submit._checked_command("train", list(arguments), checkout, access)[1]
+
+    first = name("configs/tiny.yaml")
+    assert name("configs/tiny.yaml") == first
+    assert name("configs/tiny.yaml", "--set", "seed=1") != first
+    document = tiny_config(seed=7).model_dump(mode="json")
+    (checkout / "configs/tiny.yaml").write_text(yaml.safe_dump(document))
+    assert name("configs/tiny.yaml") != first
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 2, 2),
+        ("FAILED", 4, 4),
+        ("FAILED", -9, 3),
+        ("FAILED", None, 3),
+        ("STOPPED", None, 130),
+    ],
+)
+def test_a_jobs_end_is_an_exit_code(status: str, code: int | None, expected: int) -> None:
+    state = JobState("job", status, code, "")
+    assert state.ended
+    assert submit.exit_code(state) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(None, 0), (InputError("bad"), 2), (TwotowerError("failed"), 3), (KeyboardInterrupt(), 130)],
+)
+def test_entries_end_with_the_documented_exit_codes(
+    error: BaseException | None, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        if error is not None:
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        entry.run(main)
+    assert ended.value.code == code
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert (str(error) in told) == (error is not None)
