@@ -132,18 +132,16 @@ def test_the_top_level_is_fixed() -> None:
     }  # fmt: skip
 
 
-def test_no_code_that_runs_data() -> None:
-    for path in [*FILES, *ENTRIES]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                assert called not in {
-                    "eval",
-                    "exec",
-                    "yaml.load",
-                    "pickle.load",
-                    "pickle.loads",
-                    "torch.load",
-                }, f"{path}: {called}"
-                shell = [k for k in node.keywords if k.arg == "shell"]
-                assert not shell, f"{path}: shell=True"
+# Messages between prepare's driver and its own tasks; nothing that was ever a file.
+PICKLED_MESSAGES = {"data/pipeline.py"}
+RUNS_DATA = {"eval", "exec", "yaml.load", "torch.load", "pickle.load", "pickle.loads"}
+
+
+@pytest.mark.parametrize("path", [*FILES, *ENTRIES], ids=lambda path: path.name)
+def test_no_code_that_runs_data(path: Path) -> None:
+    inside = path.is_relative_to(SOURCE) and name_of(path) in PICKLED_MESSAGES
+    refused = RUNS_DATA - ({"pickle.loads"} if inside else set())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in refused, f"{path}:{node.lineno}"
+            assert not [k for k in node.keywords if k.arg == "shell"], f"{path}:{node.lineno}"
