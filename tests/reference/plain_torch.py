@@ -25,7 +25,8 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         table = pq.read_table(path)
-        self.rows, self.bags = table.num_rows, {}
+        self.rows = table.num_rows
+        self.bags: dict[str, Bag] = {}
         for name in [n for n in table.column_names if n.startswith("f.")]:
             column = table[name].combine_chunks()
             if hasattr(column, "offsets"):
@@ -35,7 +36,8 @@ class Table:
                 )
             else:
                 bag = (column.to_numpy(), np.arange(self.rows + 1))
-            self.bags[name[2:]] = tuple(torch.from_numpy(x.astype(np.int64)) for x in bag)
+            values, offsets = (torch.from_numpy(x.astype(np.int64)) for x in bag)
+            self.bags[name[2:]] = values, offsets
         self.extra = {n: table[n].to_numpy() for n in table.column_names if not n.startswith("f.")}
 
     def take(self, name: str, rows: torch.Tensor) -> Bag:
@@ -51,9 +53,12 @@ class Table:
 class Tower(nn.Module):
     """Mean-pooled features, concatenated, through an MLP, to the unit sphere."""
 
-    def __init__(self, tables: nn.ModuleDict, table: Table, a: argparse.Namespace) -> None:
+    def __init__(
+        self, tables: dict[str, nn.Embedding], table: Table, a: argparse.Namespace
+    ) -> None:
         super().__init__()
         self.tables, self.table, self.names = tables, table, list(table.bags)
+        self.registered = nn.ModuleDict(tables)
         self.mlp = nn.Sequential(
             nn.Linear(a.embed * len(self.names), a.hidden), nn.ReLU(), nn.Linear(a.hidden, a.out)
         )
@@ -109,9 +114,8 @@ def pairs(prepared: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         pq.read_table(p, columns=["query", "item"])
         for p in sorted((prepared / "pairs").glob(f"{part}-*.parquet"))
     ]
-    return tuple(
-        np.concatenate([t[c].to_numpy() for t in found]).astype(np.int64) for c in ("query", "item")
-    )
+    query, item = (np.concatenate([t[c].to_numpy() for t in found]) for c in ("query", "item"))
+    return query.astype(np.int64), item.astype(np.int64)
 
 
 def recall(
@@ -149,7 +153,7 @@ def run(a: argparse.Namespace) -> dict[str, float]:
     prepared = Path(a.prepared)
     item_table, query_table = Table(prepared / "items.parquet"), Table(prepared / "queries.parquet")
     MULTI.update(n for n, (_, offsets) in item_table.bags.items() if (offsets.diff() != 1).any())
-    tables = nn.ModuleDict()
+    tables: dict[str, nn.Embedding] = {}
     for name, (values, _) in item_table.bags.items():
         rows = 1 + int(max(values.max(), query_table.bags[name][0].max()))
         tables[name] = nn.Embedding(rows, a.embed)
@@ -191,17 +195,17 @@ def run(a: argparse.Namespace) -> dict[str, float]:
                 ranked = [f for f in np.argsort(-order[seed], kind="stable") if f != seed]
                 hidden = frozenset(names[f] for f in [seed, *ranked[: m - 1]])
                 z = torch.randint(item_table.rows, (a.batch,))
-                views = [
-                    model["item"](z, masked=v, drop=a.drop)
-                    for v in (hidden, frozenset(names) - hidden)
-                ]
+                first = model["item"](z, masked=hidden, drop=a.drop)
+                second = model["item"](z, masked=frozenset(names) - hidden, drop=a.drop)
                 loss = loss + a.alpha * softmax(
-                    *views, z[:, None] == z[None, :], a.ssl_tau, torch.ones(len(z))
+                    first, second, z[:, None] == z[None, :], a.ssl_tau, torch.ones(len(z))
                 )
             optimizer.zero_grad()
             loss.backward()
             for name in names:
-                touched[name] |= tables[name].weight.grad.abs().sum(1) > 0
+                gradient = tables[name].weight.grad
+                assert gradient is not None
+                touched[name] |= gradient.abs().sum(1) > 0
             optimizer.step()
     return {part: recall(model, prepared, part, touched) for part in ("validation", "test")}
 
