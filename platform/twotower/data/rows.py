@@ -100,11 +100,13 @@ def _first_of_run(rows: Rows, order: Int64, starts: Int64) -> Int64:
     ends = np.cumsum(inner)
     run = np.repeat(np.arange(len(several)), inner)
     place = np.arange(ends[-1]) + np.repeat(starts[several] - (ends - inner), inner)
-    key = rows.key[order[place]]
+    first, key = ends - inner, rows.key[order[place]]
+    early = np.ones(len(key), dtype=np.bool_)
     if rows.time is not None:
         time = rows.time[order[place]]
-        key = np.where(time == np.minimum.reduceat(time, ends - inner)[run], key, _LAST)
-    best = np.flatnonzero(key == np.minimum.reduceat(key, ends - inner)[run])
+        early = time == np.minimum.reduceat(time, first)[run]
+        key = np.where(early, key, _LAST)
+    best = np.flatnonzero(early & (key == np.minimum.reduceat(key, first)[run]))
     chosen[several] = place[best[run_starts(run[best])]]
     return chosen
 
