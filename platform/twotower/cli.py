@@ -6,7 +6,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,11 +14,13 @@ from rich.table import Table
 
 from twotower.core.errors import TwotowerError
 from twotower.core.loading import Loaded, load_config
+from twotower.core.storage import Store
 from twotower.report import tables
 from twotower.report.console import Display
 
 app = typer.Typer(
-    help="Find out which self-supervised two-tower retrieval model is best, and ship it.",
+    help="Find out which self-supervised two-tower retrieval model is best, and ship it. "
+    "Add --debug to any command for the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,6 +45,7 @@ Address = Annotated[
 ]
 Token = Annotated[Path | None, typer.Option(help="File that holds the cluster's token.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name that `submit` printed.")]
+Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out part.")]
 out = Console(highlight=False)
 
 
@@ -53,8 +56,12 @@ def emit(document: Any) -> None:
 
 @app.command()
 def init(
-    log: Annotated[str, typer.Argument(help="Interaction shards: file, folder or glob.")],
-    catalogue: Annotated[str, typer.Argument(help="Items: file, folder or glob.")],
+    log: Annotated[
+        str, typer.Argument(metavar="LOG", help="Interaction shards: file, folder or glob.")
+    ],
+    catalogue: Annotated[
+        str, typer.Argument(metavar="CATALOGUE", help="Items: file, folder or glob.")
+    ],
     queries: Annotated[str | None, typer.Option(help="Table of query features.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the experiment.")] = None,
     output: Annotated[
@@ -64,7 +71,6 @@ def init(
 ) -> None:
     """Write a config from your own files, with a profile of the data and warnings."""
     from twotower.core.errors import InputError  # here and below: a command imports what it runs
-    from twotower.core.storage import Store
     from twotower.data.raw_profile import profile
     from twotower.data.raw_warnings import warnings
     from twotower.data.scaffold import guess_config, guess_name
@@ -97,11 +103,22 @@ def config_show(config: ConfigPath, set_: Overrides = None, as_json: AsJson = Fa
 
 
 @config_app.command("check")
-def config_check(configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...")]) -> None:
+def config_check(
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG", help="YAML files of experiments.")
+    ],
+) -> None:
     """Check configs without running anything."""
+    wrong = 0
     for path in configs:
-        load_config(path)
-        out.print(f"{path}: fine")
+        try:
+            load_config(path)
+            out.print(f"{path}: fine")
+        except TwotowerError as error:
+            wrong += 1
+            sys.stderr.write(f"twotower: {error}\n")
+    if wrong:
+        raise typer.Exit(2)
 
 
 @config_app.command("schema")
@@ -182,12 +199,12 @@ def train_and_report(loaded: Loaded, display: Display, source: Path, *, verbose:
     result = run(
         loaded.config, provenance=loaded.provenance, on_progress=display.on_event, verbose=verbose
     )
-    folder = Path(result.path)
+    folder = Store(result.path)
     search = source.parent if (source.parent / "search.json").exists() else None
-    if not (result.reused and (folder / "report.html").exists()):
-        report = collect({result.name: folder}, search=search)
-        write_report(report, folder / "report.html")
-        write_summary(report, folder / "summary.json")
+    if not (result.reused and folder.exists("report.html")):
+        report = collect({result.name: result.path}, search=search)
+        write_report(report, f"{result.path}/report.html")
+        write_summary(report, f"{result.path}/summary.json")
     return result
 
 
@@ -221,8 +238,8 @@ def tune(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    part: Part = "test",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the best checkpoint of a run again, exactly, over the whole catalogue."""
@@ -239,10 +256,10 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN RUN...", help="Run directories; the first is the reference."),
+        list[str],
+        typer.Argument(metavar="RUN", help="Run directories; the first is the reference."),
     ],
-    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    part: Part = "test",
     metric: Annotated[list[str] | None, typer.Option(help="Metric; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -258,9 +275,17 @@ def compare(
 
 @app.command()
 def submit(
-    action: Annotated[str, typer.Argument(help="prepare, train, evaluate or search.")],
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTION", help="prepare, train, evaluate, search, resume or report."
+        ),
+    ],
     arguments: Annotated[
-        list[str], typer.Argument(help="What the job's command takes: a config, --set ...")
+        list[str],
+        typer.Argument(
+            metavar="ARGUMENTS", help="What the job's command takes: a config, --set ..."
+        ),
     ],
     address: Address = None,
     token: Token = None,
@@ -317,7 +342,7 @@ def demo_command(
     """Run the main job, on the Debian graph by default: baseline, CFM, search, winner, report."""
     from twotower.demo import Plan, demo
 
-    plan = Plan(config, space, trials, tuple(set_ or ()))
+    plan = Plan(config, space, trials, overrides=tuple(set_ or ()))
     with Display() as display:
         report, folder = demo(plan, display, verbose=verbose)
     metrics = ["recall@10", "recall@50", "map@10", "map@50", "tail_recall@50"]
@@ -364,6 +389,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"twotower: {error}; run with --debug for the traceback\n")
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,6 @@ def demo(plan: Plan, display: Display, *, verbose: bool = False) -> tuple[Report
     return report, folder
 
 
-def _train(label: str, config: ExperimentConfig, display: Display, verbose: bool) -> Path:
+def _train(label: str, config: ExperimentConfig, display: Display, verbose: bool) -> str:
     display.about(label)
-    return Path(train(config, on_progress=display.on_event, verbose=verbose).path)
+    return train(config, on_progress=display.on_event, verbose=verbose).path

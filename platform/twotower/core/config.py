@@ -90,7 +90,7 @@ class SSL(Section):
     """Mutual information that ranks features in `cfm`: as in the paper, or divided by the smaller
     entropy with the Miller-Madow correction."""
 
-    mask_features: tuple[Text, ...] | None = None
+    mask_features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """Item features that can be masked; null = all of them, the id too."""
 
     items: Literal["uniform", "in_batch"] = "uniform"
@@ -271,7 +271,9 @@ class ExperimentConfig(Section):
         return self
 
     def _check_masking(self) -> None:
-        names = self.maskable_features()
+        names = list(self.ssl.mask_features or self.data.features.item)
+        if len(set(names)) < len(names):
+            raise ValueError(f"ssl.mask_features: names must be distinct, got {names}")
         if unknown := [n for n in names if n not in self.data.features.item]:
             known = ", ".join(self.data.features.item)
             raise ValueError(f"ssl.mask_features: no item feature {unknown[0]!r}; it has {known}")
@@ -286,7 +288,8 @@ class ExperimentConfig(Section):
 
     def maskable_features(self) -> list[str]:
         """Names of the item features that SSL may mask, in the catalogue's order."""
-        return list(self.ssl.mask_features or self.data.features.item)
+        chosen = self.ssl.mask_features or tuple(self.data.features.item)
+        return [name for name in self.data.features.item if name in chosen]
 
     def num_masked(self) -> int:
         """Features masked in view 1: m of design section 5, in 1..k-1."""

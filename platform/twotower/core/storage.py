@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from twotower.core.errors import DataError, InputError
+from twotower.core.errors import ConfigError, DataError, InputError
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
@@ -65,6 +65,17 @@ class Store:
         store._fs, store._root = self._fs, self.full_path(name)
         store.uri = f"{self.uri.rstrip('/')}/{name}"
         return store
+
+    def require_writable(self, key: str) -> None:
+        """ConfigError naming ``key`` where a local directory can't be made or written to."""
+        if not self.is_local:
+            return
+        place = self.local_path()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            why = "is no folder" if not place.is_dir() else "can't be written to"
+            raise ConfigError(f"{key}: {self.uri!r} can't be used, {place} {why}")
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or directory of that name stands."""

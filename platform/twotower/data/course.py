@@ -66,6 +66,7 @@ def run(config: ExperimentConfig, tasks: Tasks) -> PrepareResult:
     found = locate.find_committed(config, inputs)
     if found is not None:
         return found
+    Store(config.storage.prepared).require_writable("storage.prepared")
     clock = _Clock()
     sources = _inspect(config.data, inputs, tasks, clock)
     described = [line for shards in sources.values() for line in locate.describe_sources(shards)]

@@ -32,6 +32,9 @@ class Setting:
     candidates_digest: str
     """Digest of the catalogue's item ids."""
 
+    fraction: float = 1.0
+    """Share of the train positives that the filter knows: it changes the candidates."""
+
     subject: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """What was measured: checkpoint, config, seed, prepared data, fraction, untouched rows."""
 
@@ -75,6 +78,7 @@ def certify(setting: Setting, config: Eval) -> Certificate:
             "pairs": setting.pairs_digest,
             "candidates": setting.candidates_digest,
             "filter": _FILTERS[setting.part] if config.filter_seen else "none",
+            "filter_fraction": setting.fraction if config.filter_seen else 1.0,
             "own_item": "never a candidate",
             "scores": "all candidates, first K in float64",
             "ties": TIE_RULE,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twotower.core.errors import RunError
+from twotower.core.errors import DivergedError
 from twotower.core.types import Float64, Int64
 
 _PAIR_ELEMENTS = 2**20
@@ -53,12 +53,12 @@ class CosineScorer:
         """Keep the vectors: float32 ``(Q, D)`` and ``(N, D)`` on one device.
 
         Raises:
-            RunError: a vector holds NaN or infinity.
+            DivergedError: a vector holds NaN or infinity.
         """
         for name, vectors in (("query", query_QD), ("item", item_ND)):
             broken = (~torch.isfinite(vectors)).any(dim=1).nonzero()
             if len(broken):
-                raise RunError(
+                raise DivergedError(
                     f"{len(broken)} {name} vectors are not finite, first at row {int(broken[0])}: "
                     "training diverged; lower train.learning_rate or set train.clip_norm"
                 )

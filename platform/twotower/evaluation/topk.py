@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twotower.core.errors import RunError
+from twotower.core.errors import DivergedError
 from twotower.core.types import Float64, Int64, Ragged
 from twotower.evaluation.metrics import NOTHING, Int32
 from twotower.evaluation.scorers import Scorer
@@ -68,7 +68,7 @@ def top_k(scorer: Scorer, candidates: Candidates, k: int, *, tile_mb: int = 256)
         tile_mb: memory bound of one tile of scores, in MiB; one query is always taken.
 
     Raises:
-        RunError: the best score of a query is NaN or infinite.
+        DivergedError: the best score of a query is NaN or infinite.
     """
     ranks = tie_ranks(candidates.tie_keys)
     num_queries, num_items = len(candidates.own_item), len(ranks)
@@ -118,7 +118,9 @@ class _Selection:
         approximate = values.double().cpu().numpy()
         picked = columns.cpu().numpy()
         if np.isnan(approximate[:, 0]).any() or np.isposinf(approximate[:, 0]).any():
-            raise RunError("scores are NaN or infinite: the model diverged, nothing can be ranked")
+            raise DivergedError(
+                "scores are NaN or infinite: the model diverged, nothing can be ranked"
+            )
         exact = self._exact(rows, picked, approximate)
         items, scores = self._ordered(picked, exact)
         floor = approximate[:, -1]

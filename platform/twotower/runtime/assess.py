@@ -1,14 +1,15 @@
 """Runs measured and compared after training: nothing here needs Ray."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from twotower.core.config import ExperimentConfig
+from twotower.core.config import Eval, ExperimentConfig
 from twotower.core.errors import InputError
 from twotower.core.lease import Lease
 from twotower.core.records import fingerprint
@@ -66,6 +67,7 @@ def evaluate(run: str | Path, part: EvalPart = "test", *, device: str = "cpu") -
         InputError: no run or no checkpoint stands there, its data has changed, or another process
             writes to it.
     """
+    _check_part(part)
     store = _open(run)
     if not store.exists(BEST):
         raise InputError(f"{store.uri}: has no best checkpoint yet; train it to a validation first")
@@ -107,6 +109,7 @@ def compare(
         InputError: fewer than two runs, one is not evaluated on the part, they were measured by
             different protocols, or lack a metric.
     """
+    _check_part(part)
     stores = [_open(run) for run in runs]
     if len(stores) < 2:
         raise InputError("compare: needs two or more run directories")
@@ -114,11 +117,12 @@ def compare(
     found = {n: read_evaluation(s, part) for n, s in zip(names, stores, strict=True)}
     require_equal({n: Certificate.parse(m.document["certificate"]) for n, m in found.items()})
     rules = read_config(stores[0]).eval
-    wanted = list(metrics or _usual(rules.k))
+    wanted = list(metrics or _usual(rules))
     for name, measured in found.items():
         if missing := [metric for metric in wanted if metric not in measured.values]:
-            known = ", ".join(sorted(measured.values))
-            raise InputError(f"metric {missing[0]!r}: {name} has none of that name; it has {known}")
+            near = difflib.get_close_matches(missing[0], measured.values, n=3, cutoff=0.3)
+            hint = f"; the nearest are {', '.join(near)}" if near else ""
+            raise InputError(f"metric {missing[0]!r}: {name} has none of that name{hint}")
     level = confidence or rules.confidence
     first = found[names[0]]
     against = {name: _against(first, found[name], wanted, level) for name in names[1:]}
@@ -170,9 +174,14 @@ def _names(stores: Sequence[Store]) -> list[str]:
     return whole
 
 
-def _usual(cut_offs: Sequence[int]) -> list[str]:
-    metrics = [f"{metric}@{k}" for metric in ("recall", "map") for k in cut_offs]
-    return [*metrics, f"tail_recall@{cut_offs[-1]}"]
+def _check_part(part: str) -> None:
+    if part not in get_args(EvalPart):
+        raise InputError(f"part {part!r}: must be one of {', '.join(get_args(EvalPart))}")
+
+
+def _usual(rules: Eval) -> list[str]:
+    metrics = [f"{metric}@{k}" for metric in ("recall", "map") for k in rules.k]
+    return metrics + ([f"tail_recall@{rules.k[-1]}"] if "tail" in rules.slices else [])
 
 
 def _against(

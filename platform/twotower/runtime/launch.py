@@ -78,6 +78,7 @@ def train(
     folder = RunFolder(config)
     if folder.is_done and _is_data_there(folder):
         return _result(folder, reused=True)
+    folder.store.require_writable("storage.runs")
     if folder.store.exists():
         with Lease(folder.store):
             pass  # in use by another: said before a cluster starts

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from twotower.core.errors import RunError
+import torch
+
+from twotower.core.errors import DivergedError, RunError
 from twotower.core.storage import Store
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
@@ -137,6 +139,7 @@ class Recorder:
     def save(self, state: TrainState, progress: Progress) -> None:
         """Commit a checkpoint of the state and make the metrics up to it durable."""
         document = progress.document()  # on every rank: it refuses a loss that is not finite
+        _check_finite(state)
         if not self._writes or self._checkpoints is None or self._metrics is None:
             return
         self._metrics.sync()
@@ -183,3 +186,13 @@ class Recorder:
     def _load(self, checkpoint: Checkpoint, state: TrainState) -> None:
         state.load_state_tensors(checkpoint.tensors)
         state.step, state.epoch = checkpoint.step, checkpoint.document["epoch"]
+
+
+def _check_finite(state: TrainState) -> None:
+    """Refuse a state whose last update broke the weights: a run resumed from it never recovers."""
+    broken = [n for n, p in state.model.state_dict().items() if not bool(torch.isfinite(p).all())]
+    if broken:
+        raise DivergedError(
+            f"step {state.step}: {broken[0]} is not finite after the update; lower "
+            "train.learning_rate or set train.clip_norm"
+        )

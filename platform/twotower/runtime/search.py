@@ -20,6 +20,7 @@ from twotower.runtime.admission import TrialNeed, concurrent_trials, trial_need
 from twotower.runtime.cluster import ClusterInfo, connect, wait_free
 from twotower.runtime.journal import Journal, Trial, best_of
 from twotower.runtime.proposals import Proposer
+from twotower.runtime.pruning import Pruning, grace_epochs
 from twotower.runtime.run_folder import location
 from twotower.runtime.search_files import (
     STOPS,
@@ -33,7 +34,7 @@ from twotower.runtime.search_files import (
 from twotower.runtime.stopping import stop_requests
 from twotower.runtime.sweep import OnProgress, SearchProgress, Sweep
 from twotower.runtime.trial import TrialTask
-from twotower.runtime.tuning import TunePlan, grace_epochs, run_sweep
+from twotower.runtime.tuning import TunePlan, run_sweep
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 
@@ -106,6 +107,7 @@ def search(
         StoppedError: asked to stop; the same call goes on.
     """
     store = Store(config.storage.runs).child(_name(plan, config, space))
+    store.require_writable("storage.runs")
     if plan.trials < 1:
         raise InputError(f"trials: at least 1, got {plan.trials}")
     total = plan.trials if space.size is None else min(plan.trials, space.size)
@@ -207,14 +209,17 @@ class _Work:
 
     def _tune_plan(self) -> TunePlan:
         train = self._subject.config.train
+        pruning = Pruning(
+            max_epochs=train.num_epochs,
+            grace_epochs=grace_epochs(train.num_epochs, train.validate_every),
+            stops=self._stops if self._need.workers > 1 else None,
+        )
         return TunePlan(
             need=self._need,
             concurrent=self._concurrent,
-            prune=self._plan.prune,
+            pruning=pruning if self._plan.prune else None,
             max_epochs=train.num_epochs,
-            grace_epochs=grace_epochs(train.num_epochs, train.validate_every),
             start_timeout_s=train.start_timeout_s,
-            stops=self._stops,
         )
 
     def _facts(self, prepared: Prepared) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -21,7 +21,8 @@ from twotower.core.records import fingerprint, identity
 from twotower.core.space_loading import load_space
 from twotower.runtime.entry import ACTIONS, INTERRUPTED, named_files, named_folder, parse
 from twotower.runtime.job_access import Access, check_cluster, find_access
-from twotower.runtime.upload import MAX_MB, is_sent, write_package
+from twotower.runtime.job_options import Options
+from twotower.runtime.upload import is_sent, write_package
 
 STOP_WAIT_S = 60
 """Time a stopped job has to write its checkpoint; Ray's own default of 3 s is too short."""
@@ -29,26 +30,6 @@ STOP_WAIT_S = 60
 _MAX_NAMESAKES = 1000
 _POLL_S = 0.5
 _ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Where a job goes and what goes with it."""
-
-    address: str | None = None
-    """Job server, such as http://127.0.0.1:8265; null = RAY_API_SERVER_ADDRESS, else that one."""
-
-    token_path: Path | None = None
-    """File of the cluster's token; null = Ray's own variables."""
-
-    working_dir: Path = field(default_factory=Path)
-    """Checkout that is sent, with `jobs/` and `platform/`."""
-
-    num_cpus: float = 0.0
-    """CPUs that the entry itself reserves; its workers ask for their own."""
-
-    max_mb: int = MAX_MB
-    """Largest upload, before compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +76,8 @@ def submit(action: str, arguments: Sequence[str], options: Options | None = None
     options = options or Options()
     folder = options.working_dir.absolute()
     access = find_access(options.address, options.token_path)
-    command, base = _checked_command(action, list(arguments), folder, access)
+    shares_disk = access.is_loopback if options.shares_disk is None else options.shares_disk
+    command, base = _checked_command(action, list(arguments), folder, shares_disk=shares_disk)
     check_cluster(access)
     client = _client(access)
     known = {job.submission_id: job for job in _jobs(client)}
@@ -190,12 +172,13 @@ def stop(job: Job) -> JobState:
 
 
 def _checked_command(
-    action: str, arguments: list[str], folder: Path, access: Access
+    action: str, arguments: list[str], folder: Path, *, shares_disk: bool
 ) -> tuple[list[str], str]:
     """The job's command and its name, after everything that can be checked here was."""
     if action not in ACTIONS:
         raise InputError(f"{action!r}: can't be submitted; choose one of {', '.join(ACTIONS)}")
     found = parse(action, arguments)
+    here = folder if shares_disk else None
     entry = ACTIONS[action].file
     for name in (entry, *named_files(found)):
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts
@@ -207,7 +190,7 @@ def _checked_command(
     content: object = None
     if place := named_folder(found):
         stem = Path(place).name
-        arguments[arguments.index(place)] = _lasting(place, place, folder, access)
+        arguments[arguments.index(place)] = _lasting(place, place, here)
     else:
         config = load_config(folder / found.config, found.set).config
         if "space" in found:
@@ -215,23 +198,23 @@ def _checked_command(
         stem, content = config.name, identity(config)
         for key in ("runs", "prepared"):
             given = getattr(config.storage, key)
-            lasting = _lasting(f"storage.{key}: {given!r}", given, folder, access)
+            lasting = _lasting(f"storage.{key}: {given!r}", given, here)
             if lasting != given:
                 arguments += ["--set", f"storage.{key}={lasting}"]
     digest = fingerprint([action, arguments, content])[:8]
     return ["python", entry, *arguments], f"{action}-{stem}-{digest}"
 
 
-def _lasting(what: str, location: str, folder: Path, access: Access) -> str:
-    """A location that outlives the job's own folder, which Ray deletes."""
+def _lasting(what: str, location: str, here: Path | None) -> str:
+    """A location that outlives the job's own folder, which Ray deletes; `here` is ours, if seen."""
     if "://" in location or Path(location).is_absolute():
         return location
-    if not access.is_loopback:
+    if here is None:
         raise ConfigError(
             f"{what}: is relative, so it would lie in the job's own folder, which the cluster "
             "deletes; give an absolute path that all nodes share, or a URI"
         )
-    return str((folder / location).absolute())
+    return str((here / location).absolute())
 
 
 def _start(

@@ -12,33 +12,27 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from typing_extensions import override
 
 from twotower.core.errors import ResourceError
-from twotower.core.storage import Store
 from twotower.runtime.admission import TrialNeed
 from twotower.runtime.journal import ENDED, Trial
+from twotower.runtime.pruning import METRIC, TIME, Pruning, scheduler
 from twotower.runtime.sweep import Sweep
 from twotower.runtime.trial import TrialTask, trial_alone
 from twotower.runtime.trial_group import trial_with_group
-
-_TIME, _METRIC = "epoch", "best"
-_REDUCTION = 3
-"""Share of trials that ASHA lets pass a rung is 1 in this. The usual choice (arXiv 1810.05934)."""
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in configs mean the driver's folder
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the stop is ours
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first validation
+    "TUNE_DISABLE_STRICTMETRIC_CHECKING": "1",  # a trial may fail before its first validation
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
@@ -51,23 +45,12 @@ class TunePlan:
     concurrent: int
     """Trials at once."""
 
-    prune: bool
-    """Whether ASHA stops weak trials."""
+    pruning: Pruning | None
+    """How weak trials are stopped; None lets all run on."""
 
     max_epochs: int
-    grace_epochs: int
-    """Epochs before a trial may be stopped."""
-
     start_timeout_s: float
     """Longest time without any running trial."""
-
-    stops: Store
-    """Where trials of several workers are asked to end."""
-
-
-def grace_epochs(max_epochs: int, validate_every: int) -> int:
-    """Epochs that every trial gets: a quarter of all, and at least one validation. Chosen."""
-    return min(max(max_epochs // 4, validate_every), max_epochs)
 
 
 def run_sweep(
@@ -98,7 +81,7 @@ def run_sweep(
                 num_samples=-1,
                 max_concurrent_trials=plan.concurrent,
                 search_alg=_Points(sweep, make_task),
-                scheduler=_scheduler(sweep, plan),
+                scheduler=scheduler(plan.pruning, sweep.progress().trials),
                 reuse_actors=plan.need.workers == 1,
                 trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
             ),
@@ -119,56 +102,11 @@ def _trainable(need: TrialNeed) -> Callable[[dict[str, Any]], None]:
     return tune.with_resources(trial_alone, resources)
 
 
-def _scheduler(sweep: Sweep, plan: TunePlan) -> TrialScheduler:
-    """ASHA that remembers: without their curves a resumed search would judge by new trials only."""
-    if not plan.prune:
-        return FIFOScheduler()
-    asha = _Asha(plan)
-    for trial in sweep.progress().trials:
-        if trial.ended and trial.curve:
-            asha.remember(trial)
-    return asha
-
-
-class _Asha(ASHAScheduler):
-    """Asynchronous successive halving that asks groups to end instead of having them killed."""
-
-    def __init__(self, plan: TunePlan) -> None:
-        super().__init__(
-            time_attr=_TIME,
-            metric=_METRIC,
-            mode="max",
-            max_t=plan.max_epochs + 1,  # at its last epoch a trial ends by itself
-            grace_period=plan.grace_epochs,
-            reduction_factor=_REDUCTION,
-        )
-        self._stops = plan.stops if plan.need.workers > 1 else None
-
-    def remember(self, trial: Trial) -> None:
-        """Take the curve of a trial of an earlier call."""
-        known = cast(TuneTrial, SimpleNamespace(trial_id=f"known-{trial.number}"))
-        self.on_trial_add(cast(Any, None), known)
-        best = float("-inf")
-        for epoch, value in trial.curve:
-            best = max(best, value)
-            super().on_trial_result(cast(Any, None), known, {_TIME: epoch, _METRIC: best})
-
-    @override
-    def on_trial_result(
-        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
-    ) -> str:
-        decision = super().on_trial_result(tune_controller, trial, result)
-        if decision != TrialScheduler.STOP or self._stops is None:
-            return decision
-        self._stops.write_bytes(str(trial.config["number"]), b"")
-        return TrialScheduler.CONTINUE
-
-
 class _Points(Searcher):
     """Gives Tune the sweep's points. Results reach the sweep through `_Hooks` alone."""
 
     def __init__(self, sweep: Sweep, make_task: Callable[[Trial], TrialTask]) -> None:
-        super().__init__(metric=_METRIC, mode="max")
+        super().__init__(metric=METRIC, mode="max")
         self._sweep, self._make_task = sweep, make_task
 
     @override
@@ -228,9 +166,11 @@ class _Hooks(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Pass an end on: a trial that did not end itself was stopped by ASHA."""
-        state = trial.last_result.get("state")
-        self._sweep.end(trial.config["number"], state if state in ENDED else "pruned")
+        """Pass an end on: what did not end itself was stopped by ASHA, early or at its end."""
+        last = trial.last_result
+        stopped = "complete" if last.get(TIME, 0) >= self._plan.max_epochs else "pruned"
+        state = last.get("state")
+        self._sweep.end(trial.config["number"], state if state in ENDED else stopped)
 
     @override
     def on_trial_error(

@@ -50,7 +50,7 @@ class Window:
         if step != _NEVER:
             raise DivergedError(
                 f"step {step}: the loss is not finite; lower train.learning_rate, set "
-                "train.clip_norm or raise loss.temperature"
+                "train.clip_norm, or raise loss.temperature and ssl.temperature"
             )
 
     def close(self) -> dict[str, float]:

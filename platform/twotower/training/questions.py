@@ -99,6 +99,7 @@ def _setting(config: ExperimentConfig, prepared: Prepared, part: EvalPart) -> Se
         split=split,
         pairs_digest=digests[f"{part}_pairs"],
         candidates_digest=digests["candidates"],
+        fraction=config.data.fraction,
         subject={
             "config": fingerprint(identity(config)),
             "seed": config.seed,

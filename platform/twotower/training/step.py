@@ -1,11 +1,8 @@
 """One training step."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from twotower.core.errors import RunError
 from twotower.core.types import Batch
 from twotower.models.features import SideInputs
 from twotower.models.two_tower import TwoTower
@@ -83,17 +80,3 @@ def _identical_views(
         both = group.gather(torch.stack([signature, items], dim=1), ssl.sizes)
         shares.append(identical_share(both[:, 0], both[:, 1]))
     return torch.stack(shares).mean()
-
-
-def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
-    """Refuse to go on from a loss that is no number; waits for the device.
-
-    Raises:
-        RunError: naming the step and the component.
-    """
-    for name, value in losses.items():
-        if not torch.isfinite(value):
-            raise RunError(
-                f"step {step}: {name} is {float(value)}; lower train.learning_rate or set "
-                "train.clip_norm, and look at loss.temperature and ssl.temperature"
-            )

@@ -19,8 +19,10 @@ from tiny_config import tiny_config
 from twotower.core.errors import ConfigError, InputError, TwotowerError
 from twotower.runtime import entry, submit
 from twotower.runtime.job_access import Access, check_cluster, find_access
-from twotower.runtime.submit import JobState, Options
+from twotower.runtime.job_options import Options, load_options
+from twotower.runtime.submit import JobState
 
+ROOT = Path(__file__).parents[3]
 TOKEN = "0123456789abcdef"
 
 
@@ -176,9 +178,14 @@ def test_a_job_that_would_fail_there_fails_here(name: str, checkout: Path) -> No
     assert told in str(error.value)
 
 
+def checked(
+    checkout: Path, action: str, *arguments: str, shares_disk: bool = True
+) -> tuple[list[str], str]:
+    return submit._checked_command(action, list(arguments), checkout, shares_disk=shares_disk)
+
+
 def test_results_are_kept_out_of_the_jobs_own_folder(checkout: Path) -> None:
-    near, far = Access("http://127.0.0.1:1"), Access("http://head.example:1")
-    command, name = submit._checked_command("train", ["configs/tiny.yaml"], checkout, near)
+    command, name = checked(checkout, "train", "configs/tiny.yaml")
     assert command == [
         *["python", "jobs/train.py", "configs/tiny.yaml"],
         *["--set", f"storage.runs={checkout}/runs"],
@@ -186,28 +193,23 @@ def test_results_are_kept_out_of_the_jobs_own_folder(checkout: Path) -> None:
     ]
     assert name.startswith("train-tiny-")
     with pytest.raises(ConfigError, match=r"^storage\.runs: 'runs': is relative"):
-        submit._checked_command("train", ["configs/tiny.yaml"], checkout, far)
+        checked(checkout, "train", "configs/tiny.yaml", shares_disk=False)
     shared = ["--set", "storage.runs=/s/runs", "--set", "storage.prepared=s3://b/p"]
-    command, _ = submit._checked_command("train", ["configs/tiny.yaml", *shared], checkout, far)
+    command, _ = checked(checkout, "train", "configs/tiny.yaml", *shared, shares_disk=False)
     assert command[3:] == shared
-    command, name = submit._checked_command("evaluate", ["runs/tiny-1"], checkout, near)
+    command, name = checked(checkout, "evaluate", "runs/tiny-1")
     assert command[2:] == [f"{checkout}/runs/tiny-1"]
     with pytest.raises(ConfigError, match="runs/tiny-1"):
-        submit._checked_command("evaluate", ["runs/tiny-1"], checkout, far)
+        checked(checkout, "evaluate", "runs/tiny-1", shares_disk=False)
 
 
 def test_a_jobs_name_says_what_it_does(checkout: Path) -> None:
-    access = Access("http://127.0.0.1:1")
-
-    def name(*arguments: str) -> str:
-        return submit._checked_command("train", list(arguments), checkout, access)[1]
-
-    first = name("configs/tiny.yaml")
-    assert name("configs/tiny.yaml") == first
-    assert name("configs/tiny.yaml", "--set", "seed=1") != first
+    _, first = checked(checkout, "train", "configs/tiny.yaml")
+    assert checked(checkout, "train", "configs/tiny.yaml")[1] == first
+    assert checked(checkout, "train", "configs/tiny.yaml", "--set", "seed=1")[1] != first
     document = tiny_config(seed=7).model_dump(mode="json")
     (checkout / "configs/tiny.yaml").write_text(yaml.safe_dump(document))
-    assert name("configs/tiny.yaml") != first
+    assert checked(checkout, "train", "configs/tiny.yaml")[1] != first
 
 
 @pytest.mark.parametrize(
@@ -244,3 +246,33 @@ def test_entries_end_with_the_documented_exit_codes(
     told = capsys.readouterr().err
     assert "Traceback" not in told
     assert (str(error) in told) == (error is not None)
+
+
+@pytest.mark.parametrize("name", ["loopback", "remote"])
+def test_the_shipped_cluster_files_fit(name: str) -> None:
+    options = load_options(ROOT / f"configs/cluster/{name}.yaml")
+    assert options.shares_disk is (None if name == "loopback" else False)
+    assert find_access(options.address).is_loopback
+    assert options.token_path
+    assert options.token_path.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("adress: http://h:1", "adress: unknown key; known keys: address"),
+        ("max_mb: 0", "max_mb: "),
+        ("num_cpus: -1", "num_cpus: "),
+        ("token_path: 5", "token_path: "),
+        ("- 1", "config: "),
+    ],
+)
+def test_a_broken_cluster_file_is_refused_with_its_key(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{path}: {told}"):
+        load_options(path)
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_options(tmp_path / "missing.yaml")
