@@ -148,16 +148,11 @@ def prepare(
     config: ConfigPath, set_: Overrides = None, as_json: AsJson = False, verbose: Verbose = False
 ) -> None:
     """Encode, split, count and shuffle the raw shards with Ray Data."""
-    from twotower.data.locate import find_prepared
+    from twotower.runtime.prepare import prepare as run
 
     loaded = load_config(config, set_ or ())
-    result = find_prepared(loaded.config)
-    if result is None:
-        from twotower.data.pipeline import prepare as run
-        from twotower.runtime.cluster import connect
-
-        with Display() as display, connect(loaded.config.cluster, verbose=verbose):
-            result = run(loaded.config, on_progress=display.on_prepare)
+    with Display() as display:
+        result = run(loaded.config, on_progress=display.on_prepare, verbose=verbose)
     if as_json:
         emit({"path": result.path, "reused": result.reused, "record": result.record})
         return
@@ -273,28 +268,23 @@ def compare(
     out.print(tables.comparison_table(found))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def submit(
-    action: Annotated[
-        str,
-        typer.Argument(
-            metavar="ACTION", help="prepare, train, evaluate, search, resume or report."
-        ),
-    ],
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ARGUMENTS", help="What the job's command takes: a config, --set ..."
-        ),
-    ],
+    action: Annotated[str, typer.Argument(help="prepare, train, evaluate, search, ...")],
+    arguments: Annotated[list[str], typer.Argument(help="Of that command: a config, --set ...")],
+    cluster: Annotated[Path | None, typer.Option(help="A file of configs/cluster/.")] = None,
     address: Address = None,
     token: Token = None,
-    wait: Annotated[bool, typer.Option(help="Follow the logs until the job ends.")] = True,
+    wait: Annotated[bool, typer.Option(help="Follow the output until the job ends.")] = True,
 ) -> None:
     """Submit a command to a Ray cluster as a job and follow it."""
     from twotower.runtime import submit as jobs
+    from twotower.runtime.job_options import load_options
 
-    job = jobs.submit(action, arguments, jobs.Options(address=address, token_path=token))
+    options = load_options(cluster) if cluster else jobs.Options()
+    given = {"address": address, "token_path": token}
+    options = options.model_copy(update={k: v for k, v in given.items() if v is not None})
+    job = jobs.submit(action, arguments, options)
     out.print(f"{'attached to' if job.attached else 'submitted'} {job.id}")
     if wait:
         raise typer.Exit(jobs.exit_code(jobs.follow(job, sys.stdout.write)))

@@ -23,7 +23,6 @@ NOTES = (
     "One seed: intervals are over test queries only, another seed moves every row.",
     "The baseline was not searched: its settings are the config's own. "
     "A fair contest gives every method the same trials.",
-    "Trials are shorter than the runs of the table; their winner is trained in full.",
 )
 
 
@@ -34,9 +33,6 @@ class Plan:
     config: Path
     space: Path
     trials: int = 8
-    epochs: int = 4
-    """Epochs of a trial; the winner is trained in full."""
-
     overrides: tuple[str, ...] = ()
     """`dotted.path=value` changes of the config, for every row."""
 
@@ -56,7 +52,7 @@ def demo(plan: Plan, display: Display, *, verbose: bool = False) -> tuple[Report
             "cfm": _train("cfm", cfm, display, verbose),
         }
         display.about("")
-        seeker = with_overrides(cfm, {"train.num_workers": 1, "train.num_epochs": plan.epochs})
+        seeker = with_overrides(cfm, {"train.num_workers": 1})
         found = search(
             seeker,
             load_space(plan.space, seeker),
@@ -64,8 +60,7 @@ def demo(plan: Plan, display: Display, *, verbose: bool = False) -> tuple[Report
             display.on_search,
             verbose=verbose,
         )
-        full = {**workers, "train.num_epochs": base.train.num_epochs}
-        winner = with_overrides(load_config(found.winner).config, full)
+        winner = with_overrides(load_config(found.winner).config, workers)
         runs["cfm_tuned"] = _train("cfm_tuned", winner, display, verbose)
     folder = Path(base.storage.runs) / ("demo" if base.name == "debian" else f"demo-{base.name}")
     report = collect(

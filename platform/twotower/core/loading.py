@@ -106,6 +106,24 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: not valid YAML{place}: {problem}") from None
 
 
+def dump_yaml(document: Mapping[str, Any]) -> str:
+    """YAML text that `parse_yaml` reads back as it was, keys in their order."""
+    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts that look like YAML 1.2 numbers, or hold odd breaks, in quotes."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    is_odd = re.match(r"[-+.]?[0-9.]", value) or not value.isprintable()
+    style = '"' if is_odd else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Loaded:
     """Read a config file and apply `--set` overrides (`dotted.path=value`).
 

@@ -90,14 +90,15 @@ def train(
 
 
 def _train(folder: RunFolder, need: Need, provenance: Mapping[str, str] | None, tell: Tell) -> bool:
-    """Prepare the data, wait for CPUs, train; false if another process did it meanwhile."""
+    """Wait for CPUs, prepare the data, train; false if another process did it meanwhile."""
     config = folder.config
+    # Before the preparation, which would wait without end on a cluster that others hold.
+    wait_free(need.what, need.cpus, need.gpus, timeout_s=config.train.start_timeout_s)
     tell({"kind": "phase", "phase": "prepare"})
     began = time.monotonic()
     made = prepare(config, on_progress=_preparing(tell))
     prepared = Prepared.open(made.path)
     seconds = time.monotonic() - began
-    wait_free(need.what, need.cpus, need.gpus, timeout_s=config.train.start_timeout_s)
     with Lease(folder.store):
         folder.read()
         folder.check_prepared(prepared)

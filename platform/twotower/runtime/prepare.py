@@ -4,7 +4,7 @@ from twotower.core.config import ExperimentConfig
 from twotower.data import pipeline
 from twotower.data.locate import PrepareResult, find_committed, find_inputs
 from twotower.data.pipeline import Progress
-from twotower.runtime.cluster import connect
+from twotower.runtime.cluster import connect, wait_free
 
 
 def prepare(
@@ -25,4 +25,5 @@ def prepare(
     if found is not None:
         return found
     with connect(config.cluster, verbose=verbose):
+        wait_free("prepare: one task", 1, timeout_s=config.train.start_timeout_s)
         return pipeline.prepare(config, on_progress=on_progress)

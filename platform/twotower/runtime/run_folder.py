@@ -6,11 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError, DataError
-from twotower.core.loading import build_config, parse_yaml
+from twotower.core.loading import build_config, dump_yaml, parse_yaml
 from twotower.core.records import (
     differences,
     environment,
@@ -132,8 +130,7 @@ def location(store: Store) -> str:
 
 def dump_config(config: ExperimentConfig) -> bytes:
     """A resolved config as YAML, every key written out."""
-    document = config.model_dump(mode="json")
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+    return dump_yaml(config.model_dump(mode="json")).encode()
 
 
 def read_config(store: Store) -> ExperimentConfig:

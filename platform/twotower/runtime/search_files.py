@@ -5,17 +5,14 @@ runs/<name>/trials.jsonl  its journal
 runs/<name>/best.yaml     the winner as a config that can be run
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import yaml
-
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError, InputError
-from twotower.core.loading import build_config, parse_yaml
+from twotower.core.loading import build_config, dump_yaml, parse_yaml
 from twotower.core.records import differences, environment, identity
 from twotower.core.space import SearchSpace
 from twotower.core.space_loading import build_space
@@ -47,8 +44,8 @@ class SearchSubject:
 
 def write_subject(store: Store, subject: SearchSubject) -> None:
     """Write what is searched, so that the search can go on from its directory alone."""
-    store.write_bytes(CONFIG, _dump(subject.config.model_dump(mode="json")).encode())
-    store.write_bytes(SPACE, _dump(dict(subject.space.source)).encode())
+    store.write_bytes(CONFIG, dump_yaml(subject.config.model_dump(mode="json")).encode())
+    store.write_bytes(SPACE, dump_yaml(dict(subject.space.source)).encode())
 
 
 def read_subject(store: Store) -> tuple[SearchSubject, int]:
@@ -139,7 +136,7 @@ def winner_config(subject: SearchSubject, best: Trial) -> ExperimentConfig:
 def winner_text(subject: SearchSubject, best: Trial, header: str) -> str:
     """The winning config as YAML under a comment; ConfigError if it would not read back equal."""
     config = winner_config(subject, best)
-    body = _dump(config.model_dump(mode="json"))
+    body = dump_yaml(config.model_dump(mode="json"))
     if build_config(parse_yaml(body, WINNER), WINNER) != config:
         raise ConfigError(f"{WINNER}: the winning config can't be written as it is")
     return f"{header}\n{body}"
@@ -159,20 +156,3 @@ def _header(store: Store, document: Mapping[str, Any], best: Trial) -> str:
         f"Last true: {datetime.now(UTC).date()}",
     )
     return "".join(f"# {line}\n" for line in lines)
-
-
-def _dump(document: dict[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts that look like YAML 1.2 numbers, or hold odd breaks, in quotes."""
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    is_odd = re.match(r"[-+.]?[0-9.]", value) or not value.isprintable()
-    style = '"' if is_odd else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
