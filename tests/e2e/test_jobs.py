@@ -158,8 +158,15 @@ def test_a_running_job_is_attached_to_and_a_stopped_one_can_go_on(
 
 
 def test_no_token_and_a_wrong_one_are_refused_and_start_nothing(
-    options: jobs.Options, cluster: TokenCluster, checkout: Path, tmp_path: Path
+    options: jobs.Options,
+    cluster: TokenCluster,
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(
+        "HOME", str(tmp_path)
+    )  # a local Ray leaves a token of its own in the real one
     before = len(jobs.listed(options))
     open_options = jobs.Options(address=cluster.address, working_dir=checkout)
     with pytest.raises(InputError, match=r"asks for a token; name its file by --token"):

@@ -111,7 +111,7 @@ def test_two_workers_train_as_one_process_does(
 def test_a_stopped_run_goes_on_with_another_number_of_workers(
     config: ExperimentConfig, prepared: Prepared, tmp_path: Path
 ) -> None:
-    config = with_overrides(config, {**SSL, "seed": 1, "train.num_epochs": 3})
+    config = with_overrides(config, {**SSL, "seed": 1, "train.num_epochs": 40})
 
     def stop(event: Mapping[str, Any]) -> None:
         if event["kind"] == "train" and event["step"] == 5:

@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in configs mean the driver's folder
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the stop is ours
-    "TUNE_DISABLE_STRICTMETRIC_CHECKING": "1",  # a trial may fail before its first validation
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first validation
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
