@@ -164,7 +164,7 @@ class Prepared:
         return self._column(ITEMS, "item_id")
 
     def query_ids(self) -> NDArray[np.object_]:
-        """Query ids as text ``(Q,)``, rising."""
+        """Query ids as text ``(Q,)``, ordered by the 64-bit hash of the id."""
         return self._column(QUERIES, "query_id")
 
     def groups(self) -> NDArray[np.object_] | None:
