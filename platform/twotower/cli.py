@@ -75,7 +75,7 @@ def init(
     from twotower.data.raw_warnings import warnings
     from twotower.data.scaffold import guess_config, guess_name
 
-    name = name or guess_name(str(output) if output else log)
+    name = name or guess_name(output.stem if output else log)
     path = output or Path(f"{name}.yaml")
     if path.exists() and not force:
         raise InputError(f"{path}: stands already; choose another with -o, or --force")
