@@ -290,12 +290,18 @@ def submit(
         raise typer.Exit(jobs.exit_code(jobs.follow(job, sys.stdout.write)))
 
 
+def _attached(job: str, address: str | None, token: Path | None) -> Any:
+    from twotower.runtime import submit as jobs
+
+    return jobs.attach(job, jobs.Options(address=address, token_path=token))
+
+
 @jobs_app.command("status")
 def jobs_status(job: JobName, address: Address = None, token: Token = None) -> None:
     """Say how a job stands."""
     from twotower.runtime import submit as jobs
 
-    state = jobs.status(jobs.attach(job, jobs.Options(address=address, token_path=token)))
+    state = jobs.status(_attached(job, address, token))
     out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
 
 
@@ -304,8 +310,8 @@ def jobs_logs(job: JobName, address: Address = None, token: Token = None) -> Non
     """Follow a job's output until it ends."""
     from twotower.runtime import submit as jobs
 
-    attached = jobs.attach(job, jobs.Options(address=address, token_path=token))
-    raise typer.Exit(jobs.exit_code(jobs.follow(attached, sys.stdout.write)))
+    state = jobs.follow(_attached(job, address, token), sys.stdout.write)
+    raise typer.Exit(jobs.exit_code(state))
 
 
 @jobs_app.command("stop")
@@ -313,7 +319,7 @@ def jobs_stop(job: JobName, address: Address = None, token: Token = None) -> Non
     """Stop a job; it writes a checkpoint first and can be resumed."""
     from twotower.runtime import submit as jobs
 
-    state = jobs.stop(jobs.attach(job, jobs.Options(address=address, token_path=token)))
+    state = jobs.stop(_attached(job, address, token))
     out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
 
 

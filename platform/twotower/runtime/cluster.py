@@ -21,6 +21,7 @@ from ray.data import DataContext
 import twotower
 from twotower.core.config import Cluster
 from twotower.core.errors import ResourceError
+from twotower.runtime.environment import environment
 
 _ADDRESS = "RAY_ADDRESS"
 _POLL_S = 0.5
@@ -158,7 +159,11 @@ def _start(cluster: Cluster, verbose: bool, level: int) -> None:
         paths.insert(0, root)
     # Absolute: Ray Train changes its workers' directory.
     absolute = os.pathsep.join(str(Path(entry).absolute()) for entry in paths)
-    with _environment({**_SETTINGS, **({"PYTHONPATH": absolute} if absolute else {})}):
+    # What the user has set wins, the path aside.
+    wanted = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    if absolute:
+        wanted["PYTHONPATH"] = absolute
+    with environment(wanted):
         ray.init(
             address="local",
             num_cpus=cluster.num_cpus,
@@ -167,23 +172,6 @@ def _start(cluster: Cluster, verbose: bool, level: int) -> None:
             log_to_driver=verbose,
             logging_level=level,
         )
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables set for a while; what the user has set wins, the path aside."""
-    before = {name: os.environ.get(name) for name in values}
-    for name, value in values.items():
-        if before[name] is None or name == "PYTHONPATH":
-            os.environ[name] = value
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _hush(verbose: bool) -> None:

@@ -1,6 +1,5 @@
 """Ray Train behind one door: its trainer, its settings, its errors."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from twotower.core.config import ExperimentConfig, Train
 from twotower.core.errors import RunError, TwotowerError
 from twotower.core.storage import Store
 from twotower.runtime.cluster import ClusterInfo
+from twotower.runtime.environment import environment
 from twotower.runtime.worker import train_worker
 
 _FOLDER = "ray"
@@ -150,16 +150,8 @@ def _settings(train: Train, need: Need) -> Iterator[None]:
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
+    with environment(values):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _explained(error: BaseException) -> BaseException:

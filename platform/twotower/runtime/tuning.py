@@ -6,7 +6,6 @@ deleted, and `journal` is what survives.
 
 import contextlib
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing_extensions import override
 
 from twotower.core.errors import ResourceError
 from twotower.runtime.admission import TrialNeed
+from twotower.runtime.environment import environment
 from twotower.runtime.journal import ENDED, Trial
 from twotower.runtime.pruning import METRIC, TIME, Pruning, scheduler
 from twotower.runtime.sweep import Sweep
@@ -226,18 +226,14 @@ def _last_line(error_file: str | None) -> str:
 @contextlib.contextmanager
 def _quiet_tune() -> Iterator[Path]:
     """A folder for what Tune insists on writing, Tune's console off, the environment put back."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     logger = logging.getLogger("ray.tune")
     level = logger.level
-    os.environ |= _ENVIRONMENT
     logger.setLevel(logging.CRITICAL)
     try:
-        with tempfile.TemporaryDirectory(prefix="twotower-search-") as folder:
+        with (
+            environment(_ENVIRONMENT),
+            tempfile.TemporaryDirectory(prefix="twotower-search-") as folder,
+        ):
             yield Path(folder)
     finally:
         logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
