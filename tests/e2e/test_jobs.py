@@ -164,9 +164,10 @@ def test_no_token_and_a_wrong_one_are_refused_and_start_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(
-        "HOME", str(tmp_path)
-    )  # a local Ray leaves a token of its own in the real one
+    # A local Ray, started by a test before this one, leaves a token in the home folder and its
+    # mode in the variables of this process.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     before = len(jobs.listed(options))
     open_options = jobs.Options(address=cluster.address, working_dir=checkout)
     with pytest.raises(InputError, match=r"asks for a token; name its file by --token"):

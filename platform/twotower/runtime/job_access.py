@@ -98,6 +98,8 @@ def _find_token(token_path: str | Path | None) -> tuple[str | None, str]:
         if os.environ.get("RAY_AUTH_MODE") != "token":
             return None, ""
         path = Path.home() / ".ray" / "auth_token"
+        if not path.exists():  # without one the server's own answer says what is missing
+            return None, ""
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -123,6 +123,17 @@ def test_a_dead_cluster_and_an_unknown_host_are_said() -> None:
         check_cluster(Access("http://nowhere.invalid:8265"))
 
 
+def test_ray_s_own_token_is_taken_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert find_access(None).token is None
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text(TOKEN)
+    assert find_access(None).token == TOKEN
+
+
 def test_the_token_comes_from_the_argument_then_from_rays_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
