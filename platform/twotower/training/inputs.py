@@ -12,16 +12,16 @@ from twotower.training.state import TrainInputs
 
 def train_inputs(config: ExperimentConfig, prepared: Prepared) -> TrainInputs:
     """Catalogue, queries and tables of a run's model."""
-    shared = config.model.shared_tables
+    shared, item = config.model.shared_tables, prepared.item_side()
     sizes = prepared.tables(shared_tables=shared)
     contexts = prepared.context_tables(shared_tables=shared)
     return TrainInputs(
-        item=prepared.item_side(),
+        item=item,
         query=prepared.query_side(shared_tables=shared),
         query_items=prepared.query_items(),
         item_counts=prepared.item_counts(),
         context={name: (table, sizes[table]) for name, table in contexts.items()},
-        mutual_information=_mutual_information(config, prepared),
+        mutual_information=_mutual_information(config, prepared, [f.name for f in item.features]),
     )
 
 
@@ -44,9 +44,12 @@ def history_length(config: ExperimentConfig) -> int | None:
     return max((f.max_values for f in features if f.kind == "history"), default=None)
 
 
-def _mutual_information(config: ExperimentConfig, prepared: Prepared) -> Float64 | None:
+def _mutual_information(
+    config: ExperimentConfig, prepared: Prepared, features: list[str]
+) -> Float64 | None:
+    """In the order of the item side, which is not that of the config."""
     if config.ssl.weight == 0 or config.ssl.masking != "cfm":
         return None
     measured = prepared.mutual_information(config.ssl.mi)
-    order = [measured.features.index(name) for name in config.data.features.item]
+    order = [measured.features.index(name) for name in features]
     return measured.matrix[np.ix_(order, order)]
