@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from twotower.core.types import DEFAULT_ID, EncodedFeature, Int64, Ragged, Side
 from twotower.models.embeddings import Bags, EmbeddingStore
+from twotower.models.views import Run, SharedViews
 
 Int32 = NDArray[np.int32]
 
@@ -148,6 +149,48 @@ class SideTable(nn.Module):
             weights_N = share_G.index_select(0, entries.bag)
             return SideInputs(Bags(entries.ids, weights_N, entries.bag, entries.lengths), dense_bV)
         return SideInputs(self._masked(entries, hidden_bA, dropped_N), dense_bV)
+
+    def shared_views(
+        self,
+        entries: Entries,
+        hidden_PA: NDArray[np.bool_],
+        rows: Sequence[int],
+        dropped: tuple[Tensor, Tensor] | None = None,
+    ) -> SharedViews:
+        """Both views of some rows, each feature shown by exactly one of them.
+
+        Args:
+            entries: what `expand` gave for the rows.
+            hidden_PA: on the host, columns in the side's order: features that view 1 of a run of
+                rows hides; view 2 hides the others.
+            rows: rows of each of the P runs.
+            dropped: bool ``(N,)``, values that don't count in view 1 and in view 2.
+        """
+        hidden_PS = hidden_PA[:, self.sparse_columns]
+        counts = torch.tensor(rows, dtype=torch.int64)
+        total, device = sum(rows), self.dense.device
+
+        def by_row(hidden: NDArray[np.bool_]) -> Tensor:
+            of_run = torch.as_tensor(hidden)
+            return of_run.repeat_interleave(counts, dim=0, output_size=total).to(device)
+
+        dropped_N = None
+        if dropped is not None:
+            in_second_N = by_row(hidden_PS).flatten().index_select(0, entries.bag)
+            dropped_N = torch.where(in_second_N, dropped[1], dropped[0])
+        shown = self.inputs(entries, None, dropped_N)
+        first_nV = by_row(hidden_PA[:, self.dense_columns])
+        single = torch.ones_like(self.defaults)
+        places = torch.arange(len(single), dtype=torch.int32, device=device)
+        return SharedViews(
+            bags=shown.bags,
+            defaults=Bags(self.defaults, single.to(self.dense.dtype), places, single),
+            dense=(shown.dense.masked_fill(first_nV, 0), shown.dense.masked_fill(~first_nV, 0)),
+            runs=tuple(
+                Run(count, tuple(map(bool, hidden)))
+                for count, hidden in zip(rows, hidden_PS, strict=True)
+            ),
+        )
 
     def _masked(self, entries: Entries, hidden_bA: Tensor | None, dropped_N: Tensor | None) -> Bags:
         """Bags of the values left; the first entry of a bag without any becomes its default row.

@@ -42,9 +42,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, widths[0])`` -> ``(B, widths[-1])``."""
-        last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = layer(x)
-            if i < last:
-                x = x.relu_()
+        return self.after_first(self.layers[0](x))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """The rest, from the first layer's output on, which is changed in place."""
+        for layer in list(self.layers)[1:]:
+            x = layer(x.relu_())
         return x

@@ -5,12 +5,14 @@ Shape letters:
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.models.layers import MLP, generator
+from twotower.models.views import SharedViews, first_layer
 
 
 class Tower(nn.Module):
@@ -31,9 +33,33 @@ class Tower(nn.Module):
         Returns:
             ``(B, D)``, rows of L2 norm 1, in the type of the parts.
         """
-        # A single wide part goes in as it is: a copy of the whole input would be felt.
-        wide = [part for part in parts if part.shape[1]]
-        x = wide[0] if len(wide) == 1 else torch.cat(wide, dim=1)
+        x = _joined(parts)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             out_BD = self.mlp(x)
         return F.normalize(out_BD.to(x.dtype), dim=1)
+
+    def with_views(
+        self,
+        parts: Sequence[Tensor],
+        found: tuple[Tensor, Tensor],
+        views: SharedViews,
+        *,
+        bf16: bool = False,
+    ) -> Tensor:
+        """Embed some rows, then both views of n items; arguments as of `forward` and `first_layer`.
+
+        Returns:
+            ``(B + 2 n, D)``, rows of L2 norm 1.
+        """
+        x = _joined(parts)
+        dtype = torch.bfloat16 if bf16 else x.dtype
+        first = first_layer(cast("nn.Linear", self.mlp.layers[0]), x, found, views, dtype=dtype)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            out_BD = self.mlp.after_first(first)
+        return F.normalize(out_BD.to(x.dtype), dim=1)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    # A single wide part goes in as it is: a copy of the whole input would be felt.
+    wide = [part for part in parts if part.shape[1]]
+    return wide[0] if len(wide) == 1 else torch.cat(wide, dim=1)

@@ -19,6 +19,7 @@ from twotower.models.embeddings import Bags, EmbeddingStore, Lookup, RowGradient
 from twotower.models.encoders import Histories, HistoryEncoder
 from twotower.models.features import SideInputs, SideTable
 from twotower.models.towers import Tower
+from twotower.models.views import SharedViews
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Looked:
     lookup: Lookup
     query: QueryInputs
     items_dense: Tensor
+    views: SharedViews | None
 
     def gradients(self) -> RowGradients:
         """Gradient of the store by row; call after the backward pass."""
@@ -119,28 +121,48 @@ class TwoTower(nn.Module):
             torch.ones_like(ids_N),
         )
 
-    def look_up(self, query: QueryInputs, items: Sequence[SideInputs]) -> Looked:
-        """One fused lookup for the query pass and all item passes of a step."""
+    def look_up(
+        self, query: QueryInputs, items: Sequence[SideInputs], views: SharedViews | None = None
+    ) -> Looked:
+        """One fused lookup for the query pass and all item passes of a step.
+
+        Args:
+            query: the query pass.
+            items: item passes.
+            views: two more of them, which share what they look up.
+        """
         item_bags = Bags.concat([one.bags for one in items])
-        found = self.store.lookup([item_bags, *_query_bags(query)])
+        view_bags = [views.bags, views.defaults] if views else []
+        found = self.store.lookup([item_bags, *view_bags, *_query_bags(query)])
         dense = items[0].dense if len(items) == 1 else torch.cat([one.dense for one in items])
-        return Looked(found, query, dense)
+        return Looked(found, query, dense, views)
 
     def embed(self, looked: Looked) -> tuple[Tensor, Tensor]:
         """Both towers.
 
         Returns:
-            query ``(b, D)`` and items ``(X, D)``, the item passes one after the other, through one
-            matrix product a layer.
+            query ``(b, D)`` and items ``(X, D)``, the item passes one after the other, views last.
         """
         item_leaf, *query_leaves = looked.lookup.leaves
-        item_XD = self._item_tower(item_leaf, looked.items_dense, bf16=self.bf16)
+        if looked.views is None:
+            item_XD = self._item_tower(item_leaf, looked.items_dense, bf16=self.bf16)
+        else:
+            shown_leaf, default_leaf, *query_leaves = query_leaves
+            item_XD = self.item_tower.with_views(
+                self._item_parts(item_leaf, looked.items_dense),
+                (shown_leaf, default_leaf),
+                looked.views,
+                bf16=self.bf16,
+            )
         query_bD = self._query_tower(query_leaves, looked.query, bf16=self.bf16)
         return query_bD, item_XD
 
     def _item_tower(self, found_GE: Tensor, dense_XV: Tensor, *, bf16: bool) -> Tensor:
-        found_XW = found_GE.view(len(dense_XV), self.items.num_sparse * self.store.width)
-        return self.item_tower([found_XW, dense_XV], bf16=bf16)
+        return self.item_tower(self._item_parts(found_GE, dense_XV), bf16=bf16)
+
+    def _item_parts(self, found_GE: Tensor, dense_XV: Tensor) -> list[Tensor]:
+        width = self.items.num_sparse * self.store.width
+        return [found_GE.view(len(dense_XV), width), dense_XV]
 
     def _query_tower(self, found: Sequence[Tensor], query: QueryInputs, *, bf16: bool) -> Tensor:
         rows, width = len(query.side.dense), self.store.width

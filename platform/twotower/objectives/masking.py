@@ -7,6 +7,7 @@ Shape letters:
     n rows of this rank    A features of the item side    k features that may be masked    N entries
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from twotower.core.seeding import integers, uniform, words
 from twotower.core.types import Float64
+
+_ROWS_A_RUN = 256
+"""Items a run of equal masks must have on average to be worth products of its own (measured)."""
 
 Kind = Literal["none", "rfm", "cfm", "rfm_independent"]
 
@@ -49,6 +53,25 @@ def correlated_sets(mutual_information: Float64, num_masked: int) -> NDArray[np.
     return masked
 
 
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What is hidden in the two views of n items."""
+
+    hidden: tuple[Tensor, Tensor]
+    """Hidden features, bool ``(n, A)``, of view 1 and of view 2."""
+
+    order: Tensor | None = None
+    """int64 ``(n,)``: the order in which the items were put to make equal masks neighbours; None
+    where they stayed as they were."""
+
+    patterns: NDArray[np.bool_] | None = None
+    """bool ``(P, A)``, on the host: features hidden in view 1 of each run of equal masks, where
+    each feature is hidden in exactly one view; None where the views share nothing."""
+
+    rows: tuple[int, ...] = ()
+    """Items of each run, summing to n."""
+
+
 class ViewMasks:
     """Draws the features that are hidden in the two views of an item."""
 
@@ -75,10 +98,11 @@ class ViewMasks:
         self._columns, self._num_features = columns, num_features
         self._sets = sets
 
-    def draw(self, draws: Draws, position_n: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Hidden features of view 1 and view 2: bool ``(n, A)`` each; None where nothing is masked.
+    def draw(self, draws: Draws, position_n: Tensor) -> Views | None:
+        """Draw the masks of both views; None where nothing is masked.
 
         In `rfm` and `cfm` each feature that may be masked is hidden in exactly one of the views.
+        Where that is every feature, and few runs of equal masks are made, they are named.
 
         Args:
             draws: seed and step.
@@ -87,24 +111,48 @@ class ViewMasks:
         if self._kind == "none":
             return None
         if self._kind == "cfm":
-            first = self._correlated(draws, position_n)
-            return self._spread(first), self._spread(~first)
+            return self._correlated(draws, position_n)
         ranks = _random_ranks(draws, position_n, len(self._columns))
         first = ranks[0] < self._num_masked
-        second = ranks[1] < self._num_masked if self._kind == "rfm_independent" else ~first
-        return self._spread(first), self._spread(second)
+        if self._kind == "rfm_independent":
+            return Views((self._spread(first), self._spread(ranks[1] < self._num_masked)))
+        runs = math.comb(len(self._columns), self._num_masked)
+        if self._shares and not first.is_cuda and runs * _ROWS_A_RUN <= len(first):
+            return _sorted(self._spread(first))
+        return Views((self._spread(first), self._spread(~first)))
 
-    def _correlated(self, draws: Draws, position_n: Tensor) -> Tensor:
+    def _correlated(self, draws: Draws, position_n: Tensor) -> Views:
         assert self._sets is not None
         at = np.zeros(1, dtype=np.int64)
         seed = int(integers(draws.seed, "cfm", draws.step, at, len(self._columns))[0])
-        chosen = torch.as_tensor(self._sets[seed]).to(position_n.device)
-        return chosen.expand(len(position_n), -1)
+        chosen = self._sets[seed]
+        first = torch.as_tensor(chosen).to(position_n.device).expand(len(position_n), -1)
+        hidden = self._spread(first), self._spread(~first)
+        if not self._shares:
+            return Views(hidden)
+        pattern = np.zeros((1, self._num_features), dtype=np.bool_)
+        pattern[0, self._columns] = chosen
+        return Views(hidden, patterns=pattern, rows=(len(position_n),))
+
+    @property
+    def _shares(self) -> bool:
+        """Whether every feature of an item is shown by exactly one view."""
+        return len(self._columns) == self._num_features
 
     def _spread(self, hidden_nk: Tensor) -> Tensor:
         hidden_nA = hidden_nk.new_zeros(len(hidden_nk), self._num_features)
         hidden_nA[:, self._columns] = hidden_nk
         return hidden_nA
+
+
+def _sorted(first_nA: Tensor) -> Views:
+    """Complementary views on the host, put in an order where equal masks are neighbours."""
+    code_n = (first_nA.long() << torch.arange(first_nA.shape[1])).sum(1)
+    sorted_n, order_n = torch.sort(code_n, stable=True)
+    _, rows = torch.unique_consecutive(sorted_n, return_counts=True)
+    first_nA = first_nA[order_n]
+    patterns = first_nA[rows.cumsum(0) - rows].numpy()
+    return Views((first_nA, ~first_nA), order_n, patterns, tuple(rows.tolist()))
 
 
 def _random_ranks(draws: Draws, position_n: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,13 @@ from twotower.core.errors import DataError
 from twotower.core.seeding import integers
 from twotower.core.types import Batch, Float64, Int64
 from twotower.objectives.group import Group, parts
-from twotower.objectives.masking import Draws, ViewMasks, correlated_sets, feature_dropout
+from twotower.objectives.masking import (
+    Draws,
+    ViewMasks,
+    Views,
+    correlated_sets,
+    feature_dropout,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ class SSLPass:
     position: Tensor
     """int64 ``(n,)``: places in the global SSL batch."""
 
-    hidden: tuple[Tensor, Tensor] | None
-    """Hidden features of the two views, bool ``(n, A)`` each."""
+    views: Views | None
+    """What the views hide; None where nothing is masked."""
 
     sizes: list[int]
     """n of every rank."""
@@ -155,7 +161,10 @@ class Planner:
             position, sizes = _own_part(total, group), parts(total, group.size)
             items = self._uniform(draws, "ssl_items", position)
         at = torch.tensor(position).to(self._device, non_blocking=True)
-        return SSLPass(items, at, self._masks.draw(draws, at), sizes)
+        views = self._masks.draw(draws, at)
+        if views is not None and views.order is not None:
+            items, at = items[views.order.numpy()], at[views.order]
+        return SSLPass(items, at, views, sizes)
 
     def _uniform(self, draws: Draws, purpose: str, position: Int64) -> Int64:
         return integers(draws.seed, purpose, draws.step, position, self.num_items)

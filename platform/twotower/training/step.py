@@ -1,15 +1,17 @@
 """One training step."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from twotower.core.types import Batch
-from twotower.models.features import SideInputs
-from twotower.models.two_tower import TwoTower
+from twotower.models.features import Entries, SideInputs, SideTable
+from twotower.models.views import SharedViews
 from twotower.objectives.contrastive import identical_share, view_signature
 from twotower.objectives.group import SINGLE, Group
-from twotower.objectives.masking import value_dropout
-from twotower.objectives.plan import Plan, SSLPass
+from twotower.objectives.masking import Draws, value_dropout
+from twotower.objectives.plan import SSLPass
 from twotower.training.state import TrainState
 
 
@@ -33,8 +35,10 @@ def train_step(
     """
     plan = state.objective.planner.plan(batch, group)
     query = state.model.query_inputs(plan.batch.query, plan.batch.context, plan.batch.history)
-    items = item_inputs(state.model, plan, state.config.ssl.dropout_rate)
-    looked = state.model.look_up(query, items)
+    table = state.model.items
+    items = [table.inputs(table.expand(p.items), p.hidden) for p in (plan.main, plan.mixed)]
+    ssl = plan.ssl and ssl_inputs(table, plan.ssl, plan.draws, state.config.ssl.dropout_rate)
+    looked = state.model.look_up(query, *_joined(items, ssl))
     query_bD, items_XD = state.model.embed(looked)
     losses = state.objective.losses(
         plan, query_bD, items_XD.split_with_sizes(plan.pass_sizes()), group
@@ -42,41 +46,65 @@ def train_step(
     torch.autograd.backward(losses["loss"])
     parts = {name: value.detach() for name, value in losses.items()}
     totals = state.optimizer.step(looked.gradients(), parts, batch.step, group)
-    if detail and plan.ssl:
-        totals["identical_views"] = _identical_views(state.model, plan.ssl, items[-2:], group)
+    if detail and plan.ssl and ssl:
+        totals["identical_views"] = _identical_views(table, plan.ssl, ssl.views(), group)
     state.step, state.epoch = batch.step + 1, batch.epoch
     return totals
 
 
-def item_inputs(model: TwoTower, plan: Plan, dropout_rate: float) -> list[SideInputs]:
-    """Inputs of the item passes: the batch, mixed negatives, and the two views of the SSL items."""
-    table = model.items
-    passes = [table.inputs(table.expand(one.items), one.hidden) for one in (plan.main, plan.mixed)]
-    if plan.ssl is None:
-        return passes
-    entries = table.expand(plan.ssl.items)
-    dropped: tuple[Tensor | None, Tensor | None] = (None, None)
+@dataclass(frozen=True, slots=True)
+class SSLInputs:
+    """What the item tower reads for the two views of the SSL items."""
+
+    table: SideTable
+    entries: Entries
+    hidden: tuple[Tensor, Tensor] | tuple[None, None]
+    dropped: tuple[Tensor, Tensor] | tuple[None, None]
+    shared: SharedViews | None
+    """Both views at once, where every feature is shown by exactly one of them."""
+
+    def views(self) -> list[SideInputs]:
+        """The two views, each by itself."""
+        both = zip(self.hidden, self.dropped, strict=True)
+        return [self.table.inputs(self.entries, hidden, dropped) for hidden, dropped in both]
+
+
+def ssl_inputs(table: SideTable, ssl: SSLPass, draws: Draws, dropout_rate: float) -> SSLInputs:
+    """Gather the features of the SSL items, and draw the values that each view drops."""
+    entries = table.expand(ssl.items)
+    dropped = None
     if dropout_rate > 0:
         slot_N, droppable_N = table.slots(entries)
-        position_N = plan.ssl.position.index_select(0, entries.row)
-        drawn = value_dropout(plan.draws, position_N, slot_N, table.max_entries, dropout_rate)
-        dropped = (drawn[0] & droppable_N, drawn[1] & droppable_N)
-    hidden = plan.ssl.hidden or (None, None)
-    return passes + [table.inputs(entries, hidden[v], dropped[v]) for v in (0, 1)]
+        position_N = ssl.position.index_select(0, entries.row)
+        first_N, second_N = value_dropout(
+            draws, position_N, slot_N, table.max_entries, dropout_rate
+        )
+        dropped = (first_N & droppable_N, second_N & droppable_N)
+    views, shared = ssl.views, None
+    if views is not None and views.patterns is not None:
+        shared = table.shared_views(entries, views.patterns, views.rows, dropped)
+    hidden = views.hidden if views else (None, None)
+    return SSLInputs(table, entries, hidden, dropped or (None, None), shared)
+
+
+def _joined(
+    items: list[SideInputs], ssl: SSLInputs | None
+) -> tuple[list[SideInputs], SharedViews | None]:
+    if ssl is None:
+        return items, None
+    return (items, ssl.shared) if ssl.shared else (items + ssl.views(), None)
 
 
 def _identical_views(
-    model: TwoTower, ssl: SSLPass, views: list[SideInputs], group: Group
+    table: SideTable, ssl: SSLPass, views: list[SideInputs], group: Group
 ) -> Tensor:
     """Share of SSL views of the global batch that equal the view of another item; a collective."""
-    items = torch.tensor(ssl.items).to(model.device)
+    items = torch.tensor(ssl.items).to(table.starts.device)
     shares: list[Tensor] = []
     for view in views:
         bags = view.bags
         counts = bags.weights > 0
-        signature = view_signature(
-            bags.ids[counts], bags.bag[counts], model.items.num_sparse, view.dense
-        )
+        signature = view_signature(bags.ids[counts], bags.bag[counts], table.num_sparse, view.dense)
         both = group.gather(torch.stack([signature, items], dim=1), ssl.sizes)
         shares.append(identical_share(both[:, 0], both[:, 1]))
     return torch.stack(shares).mean()

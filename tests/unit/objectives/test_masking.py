@@ -59,8 +59,12 @@ def test_cfm_masks_the_whole_batch_alike_and_the_seed_feature_by_the_step() -> N
         assert drawn is not None
         seed = int(integers(7, "cfm", step, np.zeros(1, dtype=np.int64), 4)[0])
         seeds.add(seed)
-        assert np.array_equal(drawn[0].numpy(), np.tile(sets[seed], (5, 1)))
-        assert torch.equal(drawn[1], ~drawn[0])
+        first, second = drawn.hidden
+        assert np.array_equal(first.numpy(), np.tile(sets[seed], (5, 1)))
+        assert torch.equal(second, ~first)
+        assert drawn.patterns is not None
+        assert np.array_equal(drawn.patterns, sets[[seed]])
+        assert (drawn.order, drawn.rows) == (None, (5,))
     assert seeds == {0, 1, 2, 3}
 
 
@@ -79,7 +83,7 @@ def test_rfm_and_cfm_views_never_share_a_maskable_feature(data: st.DataObject) -
         Draws(data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 1000))), positions(9)
     )
     assert drawn is not None
-    first, second = drawn
+    first, second = drawn.hidden
     fixed = [c for c in range(total) if c not in columns]
     assert not (~first[:, columns] & ~second[:, columns]).any()
     assert (first[:, columns].sum(1) == m).all()
@@ -92,7 +96,7 @@ def test_rfm_independent_masks_m_in_each_view_and_views_may_overlap() -> None:
     masks = ViewMasks("rfm_independent", 2, [0, 1, 2, 3, 4], 5)
     drawn = masks.draw(Draws(0, 3), positions(400))
     assert drawn is not None
-    first, second = drawn
+    first, second = drawn.hidden
     assert (first.sum(1) == 2).all()
     assert (second.sum(1) == 2).all()
     assert (first & second).any()
@@ -102,8 +106,34 @@ def test_rfm_independent_masks_m_in_each_view_and_views_may_overlap() -> None:
 def test_rfm_masks_every_feature_equally_often() -> None:
     drawn = ViewMasks("rfm", 2, [0, 1, 2, 3, 4], 5).draw(Draws(1, 0), positions(6000))
     assert drawn is not None
-    share = drawn[0].double().mean(0)
+    share = drawn.hidden[0].double().mean(0)
     torch.testing.assert_close(share, torch.full_like(share, 0.4), atol=0.03, rtol=0)
+
+
+def test_rfm_of_many_items_puts_equal_masks_together() -> None:
+    masks = ViewMasks("rfm", 2, [2, 0, 1, 3], 4)
+    few, many = masks.draw(Draws(3, 1), positions(1000)), masks.draw(Draws(3, 1), positions(6000))
+    assert few is not None
+    assert many is not None
+    assert few.order is few.patterns is None
+    assert many.order is not None
+    assert many.patterns is not None
+    assert torch.equal(many.order.sort().values, positions(6000))
+    assert len(np.unique(many.patterns, axis=0)) == len(many.patterns) == 6
+    assert np.array_equal(many.hidden[0].numpy(), np.repeat(many.patterns, many.rows, axis=0))
+    assert torch.equal(many.hidden[1], ~many.hidden[0])
+    # In the order of the items it is the same draw as everybody's.
+    back = torch.empty_like(many.hidden[0])
+    back[many.order] = many.hidden[0]
+    assert torch.equal(back[:1000], few.hidden[0])
+
+
+@pytest.mark.parametrize("kind", ["rfm", "cfm"])
+def test_a_feature_that_both_views_show_keeps_them_apart(kind: Kind) -> None:
+    masks = ViewMasks(kind, 1, [0, 2], 3, correlated_sets(BY_HAND[:2, :2], 1))
+    drawn = masks.draw(Draws(0, 0), positions(5000))
+    assert drawn is not None
+    assert drawn.order is drawn.patterns is None
 
 
 def test_no_masking_hides_nothing() -> None:
@@ -124,7 +154,7 @@ def test_a_worker_draws_what_one_worker_would_for_its_positions(kind: Kind) -> N
     )
     assert whole is not None
     assert part is not None
-    for a, b in zip(whole, part, strict=True):
+    for a, b in zip(whole.hidden, part.hidden, strict=True):
         assert torch.equal(a[1::3], b)
 
 

@@ -82,9 +82,9 @@ def test_ranks_divide_uniform_items_and_negatives_of_one_worker() -> None:
     ssl = [p.ssl for p in plans if p.ssl is not None]
     assert np.array_equal(np.concatenate([s.items for s in ssl]), whole.ssl.items)
     for view in (0, 1):
-        hidden = torch.cat([s.hidden[view] for s in ssl if s.hidden is not None])
-        assert whole.ssl.hidden is not None
-        assert torch.equal(hidden, whole.ssl.hidden[view])
+        hidden = torch.cat([s.views.hidden[view] for s in ssl if s.views is not None])
+        assert whole.ssl.views is not None
+        assert torch.equal(hidden, whole.ssl.views.hidden[view])
 
 
 def test_uniform_items_change_with_the_step_and_the_seed() -> None:

@@ -8,6 +8,7 @@ from tiny_catalogue import take, tiny_batch, tiny_experiment, tiny_inputs, tiny_
 from twotower.core.errors import RunError
 from twotower.core.types import Batch
 from twotower.models.embeddings import RowGradients
+from twotower.objectives import masking
 from twotower.training.state import TrainState
 from twotower.training.step import train_step
 
@@ -80,6 +81,26 @@ def test_losses_and_gradients_equal_the_slow_step(case: str, real: int) -> None:
     torch.testing.assert_close(kept["table"], slow.table.grad, rtol=1e-9, atol=1e-13)
     touched = state.model.store.touched[: state.model.store.nowhere]
     assert torch.equal(touched, _any_gradient(slow.table.grad, kept["rows"])[: len(touched)])
+
+
+@pytest.mark.parametrize("items", ["uniform", "in_batch"])
+def test_rfm_in_runs_of_equal_masks_is_the_same_step(
+    items: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "_ROWS_A_RUN", 0)
+    config = tiny_experiment(
+        ssl__weight=0.7, ssl__masking="rfm", ssl__items=items, ssl__dropout_rate=0.4
+    )
+    state = tiny_state(config)
+    slow = SlowModel.of(state, tiny_inputs())
+    kept = capture(state)
+    batch = tiny_batch(3, real=11)
+    losses = train_step(state, batch, detail=True)
+    wanted = slow_losses(config, slow, batch)
+    torch.testing.assert_close(losses["ssl"], wanted["ssl"].detach(), rtol=1e-11, atol=1e-12)
+    torch.autograd.backward(wanted["loss"])
+    assert slow.table.grad is not None
+    torch.testing.assert_close(kept["table"], slow.table.grad, rtol=1e-9, atol=1e-13)
 
 
 def _any_gradient(grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
