@@ -92,9 +92,3 @@ def permutation(seed: int, purpose: str, n: int) -> Int64:
     """A permutation of 0..n-1 as int64 ``(n,)``: stable order of 64 random bits each."""
     first, second = words(seed, purpose, 0, np.arange(n, dtype=np.int64))
     return np.lexsort((second, first)).astype(np.int64)
-
-
-def row_keys(seed: int, digest: str, rows: Int64) -> Int64:
-    """63-bit keys of a shard's rows, from the seed, the shard's digest and the row number."""
-    first, second = words(seed, f"shuffle:{digest}", 0, rows)
-    return (first << 31) | (second >> 1)

@@ -128,8 +128,7 @@ class _Points(Searcher):
 
     @override
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: Tune's snapshot is thrown away."""
-        raise NotImplementedError(checkpoint_path)
+        """Nothing to restore: the journal was read at the start, Tune's snapshot is thrown away."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher into the snapshot that nobody reads
