@@ -3,22 +3,31 @@
 A local file appears whole or not at all: temporary name, fsync, rename, fsync of the directory.
 Object stores have no rename, there one put is the commit. A set of files counts once its
 `manifest.json` stands, which names every file with its size and SHA-256 and is written last.
+`tests/unit/core/test_commit_points.py` tries a crash after every system call of all this.
 """
 
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.fs as pafs
 
-from twotower.core.errors import ConfigError, DataError, InputError
+from twotower.core.errors import ConfigError, DataError, InputError, RunError
+from twotower.core.files import (
+    Data,
+    delete_directory,
+    delete_file,
+    is_temporary,
+    sync_directory,
+    temporary_files,
+    write_file,
+)
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".tmp-"
 
 
 class Store:
@@ -66,6 +75,14 @@ class Store:
         store.uri = f"{self.uri.rstrip('/')}/{name}"
         return store
 
+    @property
+    def parent(self) -> "Store":
+        """The directory that this one lies in."""
+        store = object.__new__(Store)
+        store._fs, store._root = self._fs, self._root.rstrip("/").rpartition("/")[0]
+        store.uri = self.uri.rstrip("/").rpartition("/")[0] or "."
+        return store
+
     def require_writable(self, key: str) -> None:
         """ConfigError naming ``key`` where a local directory can't be made or written to."""
         if not self.is_local:
@@ -85,7 +102,7 @@ class Store:
         """Sorted names directly inside a directory, no temporary ones; empty if it is missing."""
         selector = pafs.FileSelector(self.full_path(name), allow_not_found=True)
         names = [info.base_name for info in self._fs.get_file_info(selector)]
-        return sorted(n for n in names if not n.startswith(_TEMPORARY))
+        return sorted(n for n in names if not is_temporary(n))
 
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes; DataError if it is missing."""
@@ -95,24 +112,18 @@ class Store:
         except FileNotFoundError as error:
             raise DataError(f"{self.uri}/{name}: no such file") from error
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file so that it appears whole or not at all, whatever happens meanwhile."""
-        if not self.is_local:
-            with self._fs.open_output_stream(self.full_path(name)) as stream:
-                stream.write(data)
-            return
-        path = self.local_path(name)
-        make_directory(path.parent)
-        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
+    def write_bytes(self, name: str, data: Data) -> None:
+        """Write a file so that it appears whole or not at all, whatever happens meanwhile.
+
+        Raises:
+            RunError: the disk is full, or can't be written to; what stood there before still does.
+        """
+        with self._naming_failures(name):
+            if self.is_local:
+                write_file(self.local_path(name), data)
+            else:
+                with self._fs.open_output_stream(self.full_path(name)) as stream:
+                    stream.write(data)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as readable JSON with sorted keys; NaN is refused."""
@@ -134,13 +145,50 @@ class Store:
         if kind == pafs.FileType.Directory:
             manifest = f"{name}/{MANIFEST}" if name else MANIFEST
             if self.exists(manifest):
-                self._fs.delete_file(self.full_path(manifest))
-            self._fs.delete_dir(self.full_path(name))
+                self._delete_file(manifest)
+                self.sync(name)
+            if self.is_local:
+                delete_directory(self.local_path(name))
+            else:
+                self._fs.delete_dir(self.full_path(name))
         elif kind == pafs.FileType.File:
+            self._delete_file(name)
+
+    def sync(self, name: str = "") -> None:
+        """Make the names in a directory durable: after a deletion, or found after a crash."""
+        if self.is_local:
+            sync_directory(self.local_path(name))
+
+    def sweep(self) -> tuple[str, ...]:
+        """Delete files that a crash left in the making, at any depth; their names.
+
+        Only for who alone writes here: another's file in the making would go too.
+        """
+        if not self.is_local:
+            return ()  # a put that was cut off leaves nothing
+        found = tuple(temporary_files(self.local_path()))
+        for path in found:
+            delete_file(path)
+        return tuple(str(path.relative_to(self.local_path())) for path in found)
+
+    def _delete_file(self, name: str) -> None:
+        if self.is_local:
+            delete_file(self.local_path(name))
+        else:
             self._fs.delete_file(self.full_path(name))
 
+    @contextmanager
+    def _naming_failures(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.uri}/{name}: can't be written: {error.strerror or error}; make room or "
+                "mend the storage, then run the same command again"
+            ) from error
 
-def commit(store: Store, files: Mapping[str, bytes], **extra: Any) -> dict[str, Any]:
+
+def commit(store: Store, files: Mapping[str, Data], **extra: Any) -> dict[str, Any]:
     """Commit files to a directory of their own, the manifest that makes them count last.
 
     Args:
@@ -170,15 +218,20 @@ def load_commit(store: Store) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise DataError(f"{store.uri}: was never committed (no {MANIFEST})")
     manifest = store.read_json(MANIFEST)
     files: dict[str, bytes] = {}
-    for name, expected in manifest["files"].items():
-        data = store.read_bytes(name)
-        if describe(data) != {key: expected[key] for key in ("size", "sha256")}:
-            raise DataError(f"{store.uri}/{name}: damaged (it differs from its manifest)")
-        files[name] = data
+    try:
+        for name, expected in manifest["files"].items():
+            data = store.read_bytes(name)
+            if describe(data) != {key: expected[key] for key in ("size", "sha256")}:
+                raise DataError(f"{store.uri}/{name}: damaged (it differs from its manifest)")
+            files[name] = data
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{store.uri}/{MANIFEST}: damaged (it is no manifest)") from error
     return manifest, files
 
 
-def describe(data: bytes) -> dict[str, Any]:
+def describe(data: Data) -> dict[str, Any]:
     """What a manifest says of a file: its size in bytes and its SHA-256."""
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
@@ -187,23 +240,6 @@ def dump_json(value: Any) -> bytes:
     """Readable JSON, keys sorted, one trailing newline; ValueError on NaN or infinity."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return (text + "\n").encode()
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory and its parents, each one durable."""
-    if not path.exists():
-        make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename inside a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _inside(name: str) -> str:

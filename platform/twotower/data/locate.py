@@ -7,6 +7,7 @@ beside the datasets.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from twotower.core.config import ExperimentConfig
@@ -125,6 +126,13 @@ def write_record(config: ExperimentConfig, identity: str, record: Mapping[str, A
     """Write the record beside a dataset."""
     name = f"{directory_name(config, identity)}{_RECORD}"
     Store(config.storage.prepared).write_json(name, dict(record))
+
+
+def sources_of(prepared: Prepared) -> dict[str, str]:
+    """SHA-256 of each file that a dataset was made of, by path; empty if its record is gone."""
+    name = PurePosixPath(prepared.store.full_path()).name
+    sources = _read_record(prepared.store.parent, f"{name}{_RECORD}").get("sources", [])
+    return {source["path"]: source["sha256"] for source in sources}
 
 
 def describe_sources(inspected: Iterable[Inspected]) -> list[dict[str, Any]]:

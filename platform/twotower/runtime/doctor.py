@@ -17,7 +17,7 @@ import ray
 import torch
 
 from twotower.core.config import Cluster, Storage
-from twotower.core.errors import InputError, ResourceError
+from twotower.core.errors import InputError, ResourceError, RunError
 from twotower.core.storage import Store
 from twotower.runtime.cluster import connect
 
@@ -187,7 +187,7 @@ def writable(key: str, location: str) -> Check:
         store.delete(probe)
         if not existed:
             store.delete()
-    except (OSError, InputError) as error:
+    except (OSError, InputError, RunError) as error:
         told = str(error).splitlines()[0]
         return Check(f"storage.{key}", "fail", told, f"set storage.{key} to a place you can write")
     return Check(f"storage.{key}", "ok", f"{location} can be written")

@@ -1,19 +1,20 @@
 """Everything that a run leaves while it trains: checkpoints, metrics, events, the best so far."""
 
-import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from twotower.core.errors import DivergedError, RunError
-from twotower.core.storage import Store
+from twotower.core.lease import Fence
+from twotower.core.storage import Store, dump_json
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
-from twotower.runtime.checkpoint import Checkpoint, CheckpointStore
+from twotower.runtime.checkpoint import Checkpoint, CheckpointStore, directory_name
+from twotower.runtime.checkpoint_writer import CheckpointWriter, Written
+from twotower.runtime.json_lines import JsonLines
 from twotower.runtime.results import write_evaluation
 from twotower.training.loop import Line
 from twotower.training.progress import Progress
@@ -29,55 +30,6 @@ _LONGEST_MESSAGE = 2000
 """Characters kept of an error: a line stays one write."""
 
 
-class JsonLines:
-    """A file of JSON lines that only grows.
-
-    On an object store, which can't append, lines are held back until `sync`.
-    """
-
-    def __init__(self, store: Store, name: str) -> None:
-        """Use a file, which need not exist."""
-        self._store, self._name = store, name
-        self._held: list[bytes] | None = None if store.is_local else [self._read()]
-
-    def lines(self) -> list[Line]:
-        """All whole lines; a torn last one, which a kill can leave, is not there."""
-        *whole, _ = self._read().split(b"\n")
-        return [json.loads(line) for line in whole]
-
-    def append(self, line: Line) -> None:
-        """Add a line; others see it at once on a local disk."""
-        data = (json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n").encode()
-        if self._held is not None:
-            self._held.append(data)
-            return
-        path = self._store.local_path(self._name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as stream:
-            stream.write(data)
-
-    def sync(self) -> None:
-        """Make all lines durable."""
-        if self._held is not None:
-            self._store.write_bytes(self._name, b"".join(self._held))
-        elif self._store.exists(self._name):
-            with self._store.local_path(self._name).open("ab") as stream:
-                os.fsync(stream.fileno())
-
-    def keep(self, wanted: Callable[[Line], bool]) -> None:
-        """Drop the lines that are not wanted, and a torn end."""
-        kept = [line for line in self.lines() if wanted(line)]
-        texts = [json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n" for line in kept]
-        data = "".join(texts).encode()
-        if data != self._read():
-            self._store.write_bytes(self._name, data)
-        if self._held is not None:
-            self._held = [data]
-
-    def _read(self) -> bytes:
-        return self._store.read_bytes(self._name) if self._store.exists(self._name) else b""
-
-
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How a launcher watches a run and ends it."""
@@ -90,9 +42,21 @@ class Watch:
 
 
 class Recorder:
-    """The loop's hooks over a run directory, or over none. Only rank 0 writes."""
+    """The loop's hooks over a run directory, or over none. Only rank 0 writes.
 
-    def __init__(self, store: Store | None, watch: Watch, *, keep: int, rank: int = 0) -> None:
+    Checkpoints are written beside training: `wait` before relying on one. A context manager, which
+    ends only when the last one is written.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        watch: Watch,
+        *,
+        keep: int,
+        rank: int = 0,
+        background: bool = True,
+    ) -> None:
         """Record into a directory.
 
         Args:
@@ -100,28 +64,70 @@ class Recorder:
             watch: the launcher's callbacks.
             keep: newest checkpoints kept, beside the best.
             rank: this worker.
+            background: write checkpoints beside training; false makes `save` wait for the disk.
         """
         self._store, self._watch = store, watch
         self._writes = store is not None and rank == 0
-        self._checkpoints = CheckpointStore(store.child(CHECKPOINTS), keep) if store else None
         self._metrics = JsonLines(store, METRICS) if store else None
         self._events = JsonLines(store, EVENTS) if store else None
+        self._fence = Fence(store) if store else None
+        self._checkpoints = None
+        self._writer = None
+        if store and self._metrics and self._fence:
+            folder = store.child(CHECKPOINTS)
+            self._checkpoints = CheckpointStore(folder, keep, self._fence.check)
+            if self._writes:
+                self._writer = CheckpointWriter(
+                    self._checkpoints,
+                    before=self._metrics.sync,
+                    after=self._committed,
+                    background=background,
+                )
+
+    def __enter__(self) -> "Recorder":
+        """Nothing is touched before `restore`."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Wait for the last checkpoint; its failure is raised, or noted on ``error``."""
+        try:
+            self.close()
+        except Exception as late:
+            if error is None:
+                raise
+            error.add_note(f"besides, the last checkpoint: {late}")
 
     def restore(self, state: TrainState, progress: Progress) -> bool:
-        """Go back to the newest whole checkpoint, metrics included; whether there was one."""
+        """Take the directory over and go back to the newest whole checkpoint, metrics included.
+
+        What is not gone back to, and why, is written to the events.
+
+        Returns:
+            Whether there was a checkpoint.
+
+        Raises:
+            RunError: there are checkpoints, and none is whole.
+        """
         if self._checkpoints is None:
             return False
-        found, broken = self._checkpoints.newest()
-        for line in broken:
-            self.event("skipped", message=line)
+        if self._writes and self._fence:
+            self._fence.take()
+            for name in self._checkpoints.take_over():
+                self._skip(f"{CHECKPOINTS}/{name}: left by a process that died; deleted")
+        found, skipped = self._checkpoints.newest()
+        step = found.step if found else 0
+        for line in skipped:
+            self._skip(line)
         if self._writes and self._metrics:
-            step = found.step if found else 0
-            self._metrics.keep(lambda line: line["step"] <= step)
+            self._say_lost(step)
+            if broken := self._metrics.keep(lambda line: line["step"] <= step):
+                self._skip(f"{METRICS}: {broken} lines were no JSON; deleted")
         if found is None:
             return False
         self._load(found, state)
         progress.load(found.document, state.model.device)
-        self._write_best(progress)
+        if self._writes:
+            self._write_best(found.document)
         return True
 
     def restore_best(self, state: TrainState, progress: Progress) -> None:
@@ -132,20 +138,34 @@ class Recorder:
         """
         if self._checkpoints is None:
             return
+        self.wait()
         if progress.best is None:
             raise RunError("the run has no validation yet, and so no best checkpoint")
         self._load(self._checkpoints.load(progress.best.step), state)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Commit a checkpoint of the state and make the metrics up to it durable."""
+        """Have a checkpoint of the state written; the metrics up to it become durable before it.
+
+        Raises:
+            DivergedError: a weight is not finite; on every rank alike.
+            RunError: the checkpoint before this one could not be written.
+        """
         document = progress.document()  # on every rank: it refuses a loss that is not finite
         _check_finite(state)
-        if not self._writes or self._checkpoints is None or self._metrics is None:
+        if self._writer is None:
             return
-        self._metrics.sync()
         document |= {"step": state.step, "epoch": state.epoch}
-        self._checkpoints.save(state.step, state.state_tensors(), document)
-        self._write_best(progress)
+        self._writer.save(state.step, state.state_tensors(), document)
+
+    def wait(self) -> None:
+        """Wait until every checkpoint is committed; raises what went wrong with one."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def close(self) -> None:
+        """`wait` for the last time."""
+        if self._writer is not None:
+            self._writer.close()
 
     def log(self, line: Line) -> None:
         """Append a line of metrics and pass it on."""
@@ -161,10 +181,17 @@ class Recorder:
             self._events.sync()
 
     def failed(self, rank: int, error: BaseException) -> None:
-        """Append that a rank failed, and of what. Any rank: appending a line is one write."""
+        """Append that a rank failed, and of what; any rank. The last checkpoint is waited for."""
+        errors = [error]
+        try:
+            self.wait()
+        except Exception as late:  # noqa: BLE001 - told like the first
+            errors.append(late)
         if self._store and self._events and (self._writes or self._store.is_local):
-            message = f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
-            self._events.append({"event": "failed", "rank": rank, "message": message})
+            for one in errors:
+                said = [f"{type(one).__name__}: {one}", *getattr(one, "__notes__", [])]
+                line = {"event": "failed", "time": round(time.time(), 3), "rank": rank}
+                self._events.append({**line, "message": "; ".join(said)[:_LONGEST_MESSAGE]})
 
     def evaluated(
         self, part: EvalPart, found: Evaluation, asked: Questions, prepared: Prepared
@@ -177,11 +204,32 @@ class Recorder:
         """Whether this rank has heard that the run should stop."""
         return self._watch.should_stop is not None and self._watch.should_stop()
 
-    def _write_best(self, progress: Progress) -> None:
-        if self._writes and self._store and progress.best:
-            best = asdict(progress.best)
-            if not self._store.exists(BEST) or self._store.read_json(BEST) != best:
-                self._store.write_json(BEST, best)
+    def _committed(self, written: Written, document: Mapping[str, Any]) -> None:
+        """Called in the writer's thread."""
+        self._write_best(document)
+        if self._events:
+            line = {"event": "checkpoint", "time": round(time.time(), 3), **asdict(written)}
+            self._events.append(line)
+
+    def _skip(self, message: str) -> None:
+        self.event("skipped", message=message)
+
+    def _say_lost(self, found: int) -> None:
+        """Say where the last checkpoint that the events know is gone, directory and all."""
+        if self._store is None or self._events is None:
+            return
+        known = [e["step"] for e in self._events.lines() if e["event"] in ("checkpoint", "start")]
+        name = f"{CHECKPOINTS}/{directory_name(known[-1] if known else 0)}"
+        if known and known[-1] > found and not self._store.exists(name):
+            where = f"{self._store.uri}/{name}"
+            self._skip(f"{where}: was committed and is gone; going on from step {found}")
+
+    def _write_best(self, document: Mapping[str, Any]) -> None:
+        best = document["best"]
+        if self._store and best:
+            text = dump_json(best)
+            if not self._store.exists(BEST) or self._store.read_bytes(BEST) != text:
+                self._store.write_bytes(BEST, text)
 
     def _load(self, checkpoint: Checkpoint, state: TrainState) -> None:
         state.load_state_tensors(checkpoint.tensors)
@@ -190,9 +238,10 @@ class Recorder:
 
 def _check_finite(state: TrainState) -> None:
     """Refuse a state whose last update broke the weights: a run resumed from it never recovers."""
-    broken = [n for n, p in state.model.state_dict().items() if not bool(torch.isfinite(p).all())]
-    if broken:
-        raise DivergedError(
-            f"step {state.step}: {broken[0]} is not finite after the update; lower "
-            "train.learning_rate or set train.clip_norm"
-        )
+    for name, value in state.model.state_dict().items():
+        # A sum is one pass without memory. It may overflow where no weight is infinite.
+        if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
+            raise DivergedError(
+                f"step {state.step}: {name} is not finite after the update; lower "
+                "train.learning_rate or set train.clip_norm"
+            )

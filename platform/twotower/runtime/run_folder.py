@@ -1,7 +1,7 @@
 """A run directory as the launcher sees it: whose it is, whether it is done, its record."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from twotower.core.records import (
     run_name,
 )
 from twotower.core.storage import Store
+from twotower.data.locate import sources_of
 from twotower.data.prepared import Prepared
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
+
+_NAMED = 3
+"""Differences that a message names."""
 
 _HARDWARE = ("cpu", "cpus", "memory_gib", "system")
 
@@ -55,15 +59,16 @@ class RunFolder:
         """Refuse to go on with other data than the run began with.
 
         Raises:
-            DataError: the prepared dataset has changed; what differs is named.
+            DataError: the prepared dataset has changed; the shards that differ are named.
         """
         before = self.record.get("data")
         if before is None:
             return
         if changed := differences(before, data_identity(prepared)):
+            shards = _changed_shards(self.record.get("sources", {}), sources_of(prepared))
             raise DataError(
-                f"{self.store.uri}: began with other data ({'; '.join(changed[:3])}); put the data "
-                "back, or delete the folder to start the run again"
+                f"{self.store.uri}: began with other data ({_some(shards or changed)}); put the "
+                "data back, or delete the folder to start the run again"
             )
 
     def begin(self, prepared: Prepared, provenance: Mapping[str, str] | None) -> int:
@@ -85,6 +90,7 @@ class RunFolder:
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "prepared": location(prepared.store),
             "data": data_identity(prepared),
+            "sources": sources_of(prepared),
             "fingerprints": {
                 "config": fingerprint(identity(self.config)),
                 "prepared": prepared.fingerprint,
@@ -144,6 +150,22 @@ def data_identity(prepared: Prepared) -> dict[str, Any]:
     """What tells one prepared dataset from another: its fingerprint and every file's digest."""
     files = {name: entry["sha256"] for name, entry in prepared.manifest["files"].items()}
     return {"fingerprint": prepared.fingerprint, "files": fingerprint(files)}
+
+
+def _changed_shards(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What became of the files that a dataset was made of; digests by path."""
+    if not before or not now:
+        return []  # no record of the one or the other
+    return [
+        *(f"{path} has changed" for path in before if now.get(path, before[path]) != before[path]),
+        *(f"{path} is gone" for path in before if path not in now),
+        *(f"{path} is new" for path in now if path not in before),
+    ]
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = f"; {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    return "; ".join(lines[:_NAMED]) + more
 
 
 def _now() -> str:

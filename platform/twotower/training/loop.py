@@ -23,7 +23,11 @@ class Hooks(Protocol):
     """How the loop reaches the outside. Every rank calls each method at the same steps."""
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Keep everything that a resumed run needs."""
+        """Keep everything that a resumed run needs; it may be written while training goes on."""
+        ...
+
+    def wait(self) -> None:
+        """Return when all that was saved is safe; raises what went wrong with it."""
         ...
 
     def log(self, line: Line) -> None:
@@ -87,6 +91,7 @@ def fit(state: TrainState, progress: Progress, job: Job) -> None:
             _stop(state, progress, job)
         if validates or state.step % train.checkpoint_every == 0:
             job.hooks.save(state, progress)
+    job.hooks.wait()
 
 
 def is_finished(state: TrainState, progress: Progress) -> bool:
@@ -127,4 +132,5 @@ def _stop_agreed(job: Job) -> bool:
 
 def _stop(state: TrainState, progress: Progress, job: Job) -> None:
     job.hooks.save(state, progress)
+    job.hooks.wait()
     raise StoppedError(f"stopped after step {state.step}; the same command goes on from there")

@@ -1,5 +1,7 @@
 """Checkpoints on disk: what counts, what is fallen back from, what is kept."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from twotower.core.errors import DataError, RunError
 from twotower.core.storage import Store
 from twotower.runtime.checkpoint import CheckpointStore
+from twotower.runtime.snapshot import Snapshot
 
 
 def tensors_of(step: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -21,7 +24,7 @@ def tensors_of(step: int) -> dict[str, dict[str, torch.Tensor]]:
 
 def save(store: CheckpointStore, step: int, best: int | None = None) -> None:
     document: dict[str, Any] = {"best": None if best is None else {"step": best}, "loss": 0.1}
-    store.save(step, tensors_of(step), document)
+    store.save(step, Snapshot().take(tensors_of(step), document))
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -85,7 +88,8 @@ def test_a_directory_without_a_manifest_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "step-00000020" / "manifest.json").unlink()
     found, broken = store.newest()
     assert found is not None
-    assert (found.step, broken) == (10, [])
+    assert (found.step, len(broken)) == (10, 1)
+    assert "step-00000020: was never committed" in broken[0]
     save(store, 30)
     assert not (tmp_path / "step-00000020").exists(), "an unfinished commit is swept"
 
@@ -111,8 +115,12 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 
 def test_order_is_by_step_not_by_time_or_name(tmp_path: Path) -> None:
     store = CheckpointStore(Store(tmp_path), keep=9)
-    for step in (100_000_000, 99_999_999, 5):
+    for step in (5, 99_999_999, 100_000_000):
         save(store, step)
+    for day, step in enumerate((100_000_000, 5, 99_999_999), start=-1):
+        for path in (tmp_path / f"step-{step:08d}").iterdir():
+            moment = time.time() + day * 86400
+            os.utime(path, (moment, moment))
     found, _ = store.newest()
     assert found is not None
     assert found.step == 100_000_000

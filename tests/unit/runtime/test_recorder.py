@@ -7,7 +7,7 @@ import pytest
 
 from twotower.core.storage import Store
 from twotower.runtime.follow import Tail
-from twotower.runtime.recorder import JsonLines
+from twotower.runtime.json_lines import JsonLines
 
 LINE = {"step": 1, "loss": 0.1 + 0.2}
 
@@ -32,6 +32,20 @@ def test_a_torn_end_is_no_line_and_is_dropped(tmp_path: Path, cut: int) -> None:
     lines.keep(lambda line: line["step"] < 9)
     lines.append({"step": 3})
     assert lines.lines() == [LINE, {"step": 3}]
+
+
+@pytest.mark.parametrize("garbage", [bytes(30), b"\0" * 9 + b'": 2}', b"7", b'"x"', b"\xff\xfe"])
+def test_what_a_crash_left_behind_the_last_sync_is_no_line_and_is_counted(
+    tmp_path: Path, garbage: bytes
+) -> None:
+    lines = JsonLines(Store(tmp_path), "m.jsonl")
+    lines.append({"step": 1})
+    with (tmp_path / "m.jsonl").open("ab") as stream:
+        stream.write(garbage + b"\n" + b'{"step": 3}\n{"ste')
+    assert lines.lines() == [{"step": 1}, {"step": 3}]
+    assert lines.keep(lambda line: line["step"] < 3) == 1
+    assert lines.lines() == [{"step": 1}]
+    assert lines.keep(lambda line: True) == 0
 
 
 def test_keep_cuts_back(tmp_path: Path) -> None:

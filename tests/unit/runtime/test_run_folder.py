@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from prepare_serial import make_config, make_log, open_prepared
 from tiny_run import tiny_run
 from twotower.core.errors import ConfigError, DataError
 from twotower.core.loading import with_overrides
@@ -58,3 +60,38 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     manifest = {**prepared.manifest, "fingerprint": "f" * 64}
     with pytest.raises(DataError, match=r"began with other data .*fingerprint"):
         folder.check_prepared(Prepared(prepared.store, manifest))
+
+
+CHANGES = {
+    "edited": r"log/part-1\.parquet has changed\)",
+    "added": r"log/part-3\.parquet is new\)",
+    "gone": r"log/part-2\.parquet is gone\)",
+    "all": r"part-0\.parquet has changed; .*part-1\.parquet has changed; 1 more\)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_shards_that_changed_between_two_attempts_are_named(tmp_path: Path, change: str) -> None:
+    shards = make_log(tmp_path)
+    config = make_config(tmp_path)
+    folder = RunFolder(config)
+    folder.begin(open_prepared(config), None)
+    if change == "edited":
+        pl.read_parquet(shards[1]).reverse().write_parquet(shards[1])
+    elif change == "added":
+        pl.read_parquet(shards[0]).write_parquet(tmp_path / "log" / "part-3.parquet")
+    elif change == "gone":
+        shards[2].unlink()
+    else:
+        make_log(tmp_path, seed=1)
+    again = RunFolder(config)
+    with pytest.raises(DataError, match=r"began with other data \(.*" + CHANGES[change]):
+        again.check_prepared(open_prepared(config))
+
+
+def test_shards_that_were_only_touched_are_the_same_data(tmp_path: Path) -> None:
+    shards = make_log(tmp_path)
+    config = make_config(tmp_path)
+    RunFolder(config).begin(open_prepared(config), None)
+    shards[1].touch()
+    RunFolder(config).check_prepared(open_prepared(config))

@@ -21,7 +21,7 @@ def files_of(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in ("events.jsonl", "metrics.jsonl")
+        if path.is_file() and path.name not in ("events.jsonl", "metrics.jsonl", ".writer")
     }
     found["metrics"] = [
         {key: value for key, value in line.items() if key not in TIMES} for line in lines_of(run)
