@@ -4,8 +4,9 @@ Shape letters:
     Q queries    N items    b queries of one tile    C items picked for each    D width    P pairs
 """
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from torch import Tensor
 
 from twotower.core.errors import DivergedError
 from twotower.core.types import Float64, Int64
+from twotower.evaluation import coarse
+from twotower.evaluation.rounding import float32_loss, norms
 
-_PAIR_ELEMENTS = 2**20
-"""float64 numbers held at once when pairs are scored again (8 MiB): chosen, not tuned."""
+_PAIR_ELEMENTS = 2**18
+"""float64 numbers of one side held at once when pairs are scored again (2 MiB): in cache they are
+scored three times as fast as at 2^20."""
 
 _MANY_ITEMS = 4096
 """From this many items of a query on, equal vectors are scored once: chosen, not tuned."""
-
-_INPUT_ROUNDOFF = {"tf32": 2.0**-10, "bf16": 2.0**-7}
-"""Relative error of an input that a matmul may first cut to fewer bits (truncation allowed for)."""
 
 
 class Scorer(Protocol):
@@ -49,14 +50,22 @@ class CosineScorer:
     tree, so that equal vectors have equal scores in any row, catalogue order and device.
     """
 
-    def __init__(self, query_QD: Tensor, item_ND: Tensor) -> None:
+    def __init__(
+        self, query_QD: Tensor, item_ND: Tensor, shortlists: Sequence[torch.dtype] | None = None
+    ) -> None:
         """Keep the vectors: float32 ``(Q, D)`` and ``(N, D)`` on one device.
+
+        Args:
+            query_QD: the queries.
+            item_ND: the catalogue.
+            shortlists: in which types to look for candidates before whole rows are ranked, one
+                after the other; by default what the device is fast at. The result is the same.
 
         Raises:
             DivergedError: a vector holds NaN or infinity.
         """
         for name, vectors in (("query", query_QD), ("item", item_ND)):
-            broken = (~torch.isfinite(vectors)).any(dim=1).nonzero()
+            broken = _broken(vectors)
             if len(broken):
                 raise DivergedError(
                     f"{len(broken)} {name} vectors are not finite, first at row {int(broken[0])}: "
@@ -64,38 +73,49 @@ class CosineScorer:
                 )
         self.query_QD = query_QD.detach().float()
         self.item_ND = item_ND.detach().float()
+        self.shortlists = coarse.dtypes(item_ND.device) if shortlists is None else shortlists
 
     @property
     def error(self) -> float:
-        """``(gamma_D + 2u + u^2) |q| |x|`` for the longest q and x.
-
-        gamma_D = D 2^-24 / (1 - D 2^-24) holds for any order of the sum (Higham, Accuracy and
-        Stability of Numerical Algorithms, 2nd ed., eq. 3.5); u is what a reduced-precision matmul
-        takes from its inputs, 0 unless TF32 or bfloat16 products are switched on. For D = 64 and
-        unit vectors 3.8e-6.
-        """
+        """`float32_loss` for the longest query and item. D = 64 and unit vectors: 3.8e-6."""
         if not len(self.query_QD) or not len(self.item_ND):
             return 0.0
-        rounding = self.item_ND.shape[1] * 2.0**-24
-        cut = _input_roundoff(on_cuda=self.item_ND.is_cuda)
-        longest = _longest(self.query_QD) * _longest(self.item_ND)
-        return (rounding / (1 - rounding) + 2 * cut + cut * cut) * longest * 1.001 + 1e-30
+        loss = float32_loss(self.item_ND.shape[1], on_cuda=self.item_ND.is_cuda)
+        return loss * float(norms(self.query_QD).max() * norms(self.item_ND).max()) + 1e-30
 
     def tile(self, rows: Int64) -> Tensor:
         """float32 ``(b, N)``, within `error` of `exact`."""
         with torch.autocast(self.item_ND.device.type, enabled=False):
-            return self.query_QD[torch.as_tensor(rows).to(self.query_QD.device)] @ self.item_ND.T
+            return self.queries(rows) @ self.item_ND.T
+
+    def queries(self, rows: Int64) -> Tensor:
+        """float32 ``(b, D)``: vectors of the given queries."""
+        return self.query_QD[torch.as_tensor(rows).to(self.query_QD.device)]
 
     def exact(self, rows: Int64, items: Int64) -> Float64:
-        """float64 ``(b, C)``; at most 8 MiB of products at once."""
+        """float64 ``(b, C)``."""
         if items.shape[1] < _MANY_ITEMS:
-            return self._exact_pairs(rows, items)
+            return self._exact_block(rows, items)
         first = self._first_alike[items]
         needed = np.flatnonzero(np.bincount(first.ravel(), minlength=len(self.item_ND)))
         place = np.zeros(len(self.item_ND), dtype=np.int64)
         place[needed] = np.arange(len(needed))
-        scores = self._exact_pairs(rows, np.tile(needed, (len(rows), 1)))
+        scores = self._exact_block(rows, np.tile(needed, (len(rows), 1)))
         return np.take_along_axis(scores, place[first], axis=1)
+
+    def exact_pairs(self, query_P: Tensor, item_P: Tensor) -> Tensor:
+        """float64 ``(P,)``: scores of pairs, int64 rows of both sides on the vectors' device.
+
+        Beside the result at most 10 MiB, or one pair's vectors.
+        """
+        scores_P = torch.empty(len(item_P), dtype=torch.float64, device=self.item_ND.device)
+        step = max(1, _PAIR_ELEMENTS // self.item_ND.shape[1])
+        for start in range(0, len(item_P), step):
+            part = slice(start, start + step)
+            query_PD = self.query_QD.index_select(0, query_P[part]).double()
+            item_PD = self.item_ND.index_select(0, item_P[part]).double()
+            scores_P[part] = _tree_dot(query_PD, item_PD)
+        return scores_P
 
     @cached_property
     def _first_alike(self) -> Int64:
@@ -108,33 +128,27 @@ class CosineScorer:
         _, first, place = np.unique(rows, return_index=True, return_inverse=True)
         return first.astype(np.int64)[place]
 
-    def _exact_pairs(self, rows: Int64, items: Int64) -> Float64:
+    def _exact_block(self, rows: Int64, items: Int64) -> Float64:
         device = self.item_ND.device
         query_P = torch.as_tensor(np.repeat(rows, items.shape[1])).to(device)
-        item_P = torch.as_tensor(items.ravel()).to(device)
-        scores_P = torch.empty(len(item_P), dtype=torch.float64, device=device)
-        step = max(1, _PAIR_ELEMENTS // self.item_ND.shape[1])
-        for start in range(0, len(item_P), step):
-            part = slice(start, start + step)
-            query_PD = self.query_QD[query_P[part]].double()
-            scores_P[part] = _tree_sum(query_PD * self.item_ND[item_P[part]].double())
+        scores_P = self.exact_pairs(query_P, torch.as_tensor(items.ravel()).to(device))
         return scores_P.cpu().numpy().reshape(items.shape)
 
 
-def _input_roundoff(*, on_cuda: bool) -> float:
-    """What float32 matrix products lose of their inputs under torch's present settings."""
-    backends: Any = torch.backends
-    matmul = backends.cuda.matmul if on_cuda else backends.mkldnn.matmul
-    return _INPUT_ROUNDOFF.get(matmul.fp32_precision, 0.0)
+def _broken(rows_RD: Tensor) -> Tensor:
+    """Rows with a number that is not finite; beside them memory for one number a row."""
+    suspects = (~rows_RD.sum(dim=1).isfinite()).nonzero()[:, 0]  # finite rows may overflow, too
+    return suspects[~rows_RD[suspects].isfinite().all(dim=1)]
 
 
-def _longest(vectors: Tensor) -> float:
-    return float(vectors.double().square().sum(dim=1).max().sqrt())
+def _tree_dot(query_PD: Tensor, item_PD: Tensor) -> Tensor:
+    """Dot products of float32 numbers held as float64, added by halves: one order on every device.
 
-
-def _tree_sum(terms_PD: Tensor) -> Tensor:
-    """Sum over the last axis by halves, element-wise additions only: one order on every device."""
-    width = terms_PD.shape[1]
+    Products are exact, so that a fused multiply-add rounds as an addition does. Writes to both.
+    """
+    half, width = query_PD.shape[1] // 2, -(-query_PD.shape[1] // 2)
+    terms_PD = query_PD[:, :width].mul_(item_PD[:, :width])
+    terms_PD[:, :half].addcmul_(query_PD[:, width:], item_PD[:, width:])
     while width > 1:
         half = width // 2
         terms_PD[:, :half] += terms_PD[:, width - half : width]

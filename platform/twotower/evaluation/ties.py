@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from twotower.core.types import Int64
+from twotower.core.types import Float64, Int64
 
 UInt64 = NDArray[np.uint64]
 
@@ -34,3 +34,25 @@ def tie_ranks(keys: UInt64) -> Int64:
     ranks = np.empty(len(keys), dtype=np.int64)
     ranks[np.argsort(keys, kind="stable")] = np.arange(len(keys), dtype=np.int64)
     return ranks
+
+
+def best_first(items: Int64, scores: Float64, ranks: Int64, k: int) -> tuple[Int64, Float64]:
+    """The first K of each row by score, then by the tie rule.
+
+    Args:
+        items: int64 ``(R, C)``, C >= K.
+        scores: float64 ``(R, C)`` of those, no NaN.
+        ranks: int64 ``(N,)``: `tie_ranks`.
+        k: K >= 1.
+
+    Returns:
+        Items and scores, each ``(R, K)``.
+    """
+    order = np.argsort(-scores, axis=1)
+    sorted_scores = np.take_along_axis(scores, order, 1)
+    # Sorting by two keys costs many times more, and ties among the first K + 1 are few.
+    near = sorted_scores[:, : k + 1]
+    tied = ((near[:, 1:] == near[:, :-1]) & np.isfinite(near[:, 1:])).any(axis=1)
+    order[tied] = np.lexsort((ranks[items[tied]], -scores[tied]), axis=-1)
+    order = order[:, :k]
+    return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)

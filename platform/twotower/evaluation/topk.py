@@ -1,33 +1,53 @@
 """Exact best K items of every query over the whole catalogue, in bounded memory.
 
 Shape letters:
-    Q queries    N items    K items reported    C = K + _MARGIN candidates    b queries of one tile
+    Q queries    N items    K items reported    b queries of one block    C longest list of a block
 
-A tile of scores gives C candidates a query; they are scored again in float64 and ordered by
-score, then by tie key. Whether the true K best are among them is proved for every query: an item
-left out scores at most ``floor + error`` (floor = the tile's C-th best score), so K candidates
-above that are right. Where the proof fails (near-ties and ties at the cut-off) all items that could
-matter are looked at, so the result is exact whatever the scores are.
+Where scores are products of vectors, provably complete short lists are found first, in the
+cheapest type of number the device has (`shortlist`), and scored in float64. Queries without such a
+list are looked for in the next type, the last of them in their whole rows of scores (`whole_row`).
+Every way gives the same items and the same bits of scores.
 """
 
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from twotower.core.errors import DivergedError
 from twotower.core.types import Float64, Int64, Ragged
+from twotower.evaluation import shortlist
+from twotower.evaluation.coarse import Coarse
 from twotower.evaluation.metrics import NOTHING, Int32
-from twotower.evaluation.scorers import Scorer
-from twotower.evaluation.ties import UInt64, tie_ranks
-
-_MARGIN = 16
-"""Candidates beyond K. Any value is exact; this one makes failed proofs rare (chosen)."""
+from twotower.evaluation.scorers import CosineScorer, Scorer
+from twotower.evaluation.shortlist import Found
+from twotower.evaluation.side_by_side import side_by_side, threads_of
+from twotower.evaluation.ties import UInt64, best_first, tie_ranks
+from twotower.evaluation.whole_row import WholeRows
 
 _BYTES_PER_SCORE = 8
 """float64 of exact scorers; covers a float32 tile and a copy of it."""
+
+_HOPELESS = 0.5
+"""Share of a block that must be proved for the rest to be tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How work is cut; no result depends on it."""
+
+    row_bytes: int = 8192
+    """Scores of one query in a tile of the catalogue."""
+
+    queries: int = 512
+    """Most queries of a block: with `row_bytes` 4 MiB of scores, which stay in cache."""
+
+    lanes: int = 32
+    """Scores whose maximum is taken at once (of 16, 32, 64 the fastest)."""
+
+    few: int = 256
+    """Fewer queries than this are ranked by whole rows: the catalogue is not converted for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,120 +75,142 @@ class Top:
     """float64 ``(Q, K)``, -inf after the last candidate."""
 
     searched: int
-    """Queries whose cut-off was too close to prove from the candidates and was searched again."""
+    """Queries that the first way could not prove (a cut-off too close, mostly) and that were
+    searched again."""
 
 
-def top_k(scorer: Scorer, candidates: Candidates, k: int, *, tile_mb: int = 256) -> Top:
+def top_k(
+    scorer: Scorer,
+    candidates: Candidates,
+    k: int,
+    *,
+    tile_mb: int = 256,
+    sizes: Sizes | None = None,
+) -> Top:
     """Rank the whole catalogue for every query.
 
     Args:
         scorer: gives scores of queries ``0..Q-1``.
         candidates: what is ranked.
         k: K >= 1.
-        tile_mb: memory bound of one tile of scores, in MiB; one query is always taken.
+        tile_mb: bound of the memory used beside vectors and result, in MiB; one query's scores are
+            always held.
+        sizes: for tests and measurements.
 
     Raises:
         DivergedError: the best score of a query is NaN or infinite.
     """
-    ranks = tie_ranks(candidates.tie_keys)
-    num_queries, num_items = len(candidates.own_item), len(ranks)
+    num_queries, num_items = len(candidates.own_item), len(candidates.tie_keys)
     items = np.full((num_queries, k), NOTHING, dtype=np.int32)
     scores = np.full((num_queries, k), -np.inf)
-    step = max(1, tile_mb * 2**20 // (_BYTES_PER_SCORE * max(num_items, 1)))
-    kept, searched = min(k, num_items), 0
-    if not kept:
+    kept = min(k, num_items)
+    if not kept or not num_queries:
         return Top(items, scores, 0)
+    top = Top(items[:, :kept], scores[:, :kept], 0)
+    search = _Search(candidates, top, tile_mb * 2**20, sizes or Sizes())
+    left, first_left = np.arange(num_queries, dtype=np.int64), None
     with torch.inference_mode():
-        selection = _Selection(scorer, ranks, kept)
-        for start in range(0, num_queries, step):
-            rows = np.arange(start, min(start + step, num_queries), dtype=np.int64)
-            tile = _masked_tile(scorer, candidates, rows)
-            items[rows, :kept], scores[rows, :kept], found = selection.best(tile, rows)
-            searched += found
+        if isinstance(scorer, CosineScorer):
+            for dtype in scorer.shortlists:
+                if search.pays(dtype, len(left)):
+                    left = search.by_shortlists(scorer, dtype, left)
+                    first_left = len(left) if first_left is None else first_left
+        unproved = search.by_whole_rows(scorer, left)
     items[np.isneginf(scores)] = NOTHING
-    return Top(items, scores, searched)
+    return Top(items, scores, unproved if first_left is None else first_left)
 
 
-def _masked_tile(scorer: Scorer, candidates: Candidates, rows: Int64) -> Tensor:
-    """Scores of the given queries with -inf where an item is no candidate."""
-    tile = scorer.tile(rows)
+class _Search:
+    """Fills in the best K of queries; holds what is the same for all of them."""
+
+    def __init__(self, candidates: Candidates, top: Top, budget: int, sizes: Sizes) -> None:
+        self._candidates, self._top, self._budget, self._sizes = candidates, top, budget, sizes
+        self._ranks = tie_ranks(candidates.tie_keys)
+        self._k = top.items.shape[1]
+
+    def pays(self, dtype: torch.dtype, num_queries: int) -> bool:
+        """Whether to look for short lists in a type."""
+        enough = num_queries >= self._sizes.few
+        return enough and shortlist.fits(
+            len(self._ranks), self._k, self._tile_items(dtype), self._sizes.lanes
+        )
+
+    def by_shortlists(self, scorer: CosineScorer, dtype: torch.dtype, rows: Int64) -> Int64:
+        """Answer what short lists prove; the queries that are left, back.
+
+        All that is not begun is left once most of a block could not be proved: this model's scores
+        are too close together for the type.
+        """
+        coarse = Coarse(
+            scorer.item_ND,
+            dtype,
+            self._tile_items(dtype),
+            lanes=self._sizes.lanes,
+            kept_bytes=self._budget // 2,
+        )
+        at_once = threads_of(scorer.item_ND.device)
+        each = shortlist.bytes_per_query(self._k, self._sizes.row_bytes, self._sizes.lanes)
+        most = min(self._sizes.queries, self._budget // 2 // each // at_once)
+        step = max(1, min(most, -(-len(rows) // at_once)))
+        hopeless = Event()
+
+        def left_of(some: Int64) -> Int64:
+            if hopeless.is_set():
+                return some
+            block = coarse.block(scorer.queries(some))
+            found = shortlist.find(coarse, block, _barred(self._candidates, some), self._k)
+            proved = found.proved.cpu().numpy()
+            self._answer(scorer, some, found, proved)
+            if proved.mean() < _HOPELESS:
+                hopeless.set()
+            return some[~proved]
+
+        blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
+        return np.concatenate(side_by_side(left_of, blocks, at_once))
+
+    def by_whole_rows(self, scorer: Scorer, rows: Int64) -> int:
+        """Answer queries for certain; how many needed a second look."""
+        if not len(rows):
+            return 0
+        whole, unproved = WholeRows(scorer, self._ranks, self._k), 0
+        step = max(1, self._budget // (_BYTES_PER_SCORE * len(self._ranks)))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            tile = scorer.tile(some)
+            place = (
+                torch.as_tensor(part).to(tile.device) for part in _barred(self._candidates, some)
+            )
+            tile[tuple(place)] = -torch.inf
+            self._top.items[some], self._top.scores[some], found = whole.best(tile, some)
+            unproved += found
+        return unproved
+
+    def _answer(
+        self, scorer: CosineScorer, rows: Int64, found: Found, proved: NDArray[np.bool_]
+    ) -> None:
+        if not len(found.rows):
+            return
+        device = found.rows.device
+        scores = scorer.exact_pairs(torch.as_tensor(rows).to(device)[found.rows], found.items)
+        sizes_b = torch.bincount(found.rows, minlength=len(rows))
+        first_b = sizes_b.cumsum(0) - sizes_b
+        places = torch.arange(len(found.rows), device=device) - first_b[found.rows]
+        shape = (len(rows), int(sizes_b.max()))
+        scores_bC = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
+        items_bC = torch.zeros(shape, dtype=torch.int64, device=device)
+        scores_bC[found.rows, places], items_bC[found.rows, places] = scores, found.items
+        best = best_first(
+            items_bC.cpu().numpy()[proved], scores_bC.cpu().numpy()[proved], self._ranks, self._k
+        )
+        self._top.items[rows[proved]], self._top.scores[rows[proved]] = best
+
+    def _tile_items(self, dtype: torch.dtype) -> int:
+        return max(1, self._sizes.row_bytes // dtype.itemsize)
+
+
+def _barred(candidates: Candidates, rows: Int64) -> tuple[Int64, Int64]:
+    """Places in ``rows``, and beside each an item that is no candidate there."""
     excluded, own = candidates.exclude.take(rows), candidates.own_item[rows]
     with_own = np.flatnonzero(own >= 0)
-    barred_rows = np.concatenate([excluded.row_ids(), with_own])
-    barred_items = np.concatenate([excluded.values, own[with_own]]).astype(np.int64)
-    place = (
-        torch.as_tensor(barred_rows).to(tile.device),
-        torch.as_tensor(barred_items).to(tile.device),
-    )
-    tile[place] = -torch.inf
-    return tile
-
-
-class _Selection:
-    """Picks the best K of tiles; holds what is the same for all of them."""
-
-    def __init__(self, scorer: Scorer, ranks: Int64, k: int) -> None:
-        self._scorer, self._ranks, self._k = scorer, ranks, k
-        self._error = scorer.error
-        self._by_rank = np.argsort(ranks)
-
-    def best(self, tile: Tensor, rows: Int64) -> tuple[Int64, Float64, int]:
-        """Items ``(b, K)``, exact scores ``(b, K)``, and how many rows were searched again."""
-        values, columns = tile.topk(min(self._k + _MARGIN, tile.shape[1]), dim=1)
-        approximate = values.double().cpu().numpy()
-        picked = columns.cpu().numpy()
-        if np.isnan(approximate[:, 0]).any() or np.isposinf(approximate[:, 0]).any():
-            raise DivergedError(
-                "scores are NaN or infinite: the model diverged, nothing can be ranked"
-            )
-        exact = self._exact(rows, picked, approximate)
-        items, scores = self._ordered(picked, exact)
-        floor = approximate[:, -1]
-        unproved = np.isfinite(floor) & (scores[:, -1] <= floor + self._error)
-        if picked.shape[1] == tile.shape[1]:
-            unproved[:] = False
-        for row in np.flatnonzero(unproved):
-            scored = tile[int(row)].cpu().numpy()
-            if self._error:
-                found = self._near(scored, rows[row : row + 1], scores[row, -1])
-                items[row], scores[row] = found[0][0], found[1][0]
-            else:
-                self._tied(scored, items[row], scores[row])
-        return items, scores, int(unproved.sum())
-
-    def _exact(self, rows: Int64, items: Int64, approximate: Float64) -> Float64:
-        if not self._error:
-            return approximate
-        return np.where(np.isneginf(approximate), approximate, self._scorer.exact(rows, items))
-
-    def _ordered(self, items: Int64, scores: Float64) -> tuple[Int64, Float64]:
-        order = np.lexsort((self._ranks[items], -scores), axis=-1)[:, : self._k]
-        return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
-
-    def _near(
-        self, scored: NDArray[np.floating], row: Int64, cut_off: float
-    ) -> tuple[Int64, Float64]:
-        """Order every item whose exact score could reach the K-th best found so far."""
-        lowest = np.nextafter(scored.dtype.type(cut_off - self._error), -np.inf)
-        items = np.flatnonzero(scored >= lowest)
-        exact = self._scorer.exact(row, items[None])[0]
-        kth = np.partition(exact, len(exact) - self._k)[len(exact) - self._k]
-        tied = items[exact == kth]
-        above = exact > kth
-        needed = self._k - np.count_nonzero(above)
-        if needed < len(tied):
-            tied = tied[np.argpartition(self._ranks[tied], needed)[:needed]]
-        found = np.concatenate([items[above], tied])
-        scores = np.concatenate([exact[above], np.full(len(tied), kth)])
-        return self._ordered(found[None], scores[None])
-
-    def _tied(self, scored: NDArray[np.floating], items: Int64, scores: Float64) -> None:
-        """Fill the places of the lowest score with the first such items by the tie rule."""
-        first = np.count_nonzero(scores > scores[-1])
-        needed, width = len(items) - first, 16 * len(items)
-        while True:
-            tied = np.flatnonzero(scored[self._by_rank[:width]] == scores[-1])[:needed]
-            if len(tied) == needed:
-                items[first:] = self._by_rank[tied]
-                return
-            width *= 8
+    places = np.concatenate([excluded.row_ids(), with_own])
+    return places, np.concatenate([excluded.values, own[with_own]]).astype(np.int64)
