@@ -111,7 +111,8 @@ def test_two_workers_train_as_one_process_does(
 def test_a_stopped_run_goes_on_with_another_number_of_workers(
     config: ExperimentConfig, prepared: Prepared, tmp_path: Path
 ) -> None:
-    config = with_overrides(config, {**SSL, "seed": 1, "train.num_epochs": 25})
+    calm = {"train.num_epochs": 25, "train.learning_rate": 0.005}
+    config = with_overrides(config, {**SSL, **calm, "seed": 1})
 
     def stop(event: Mapping[str, Any]) -> None:
         if event["kind"] == "train" and event["step"] == 5:
@@ -131,7 +132,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_workers(
     train_reference(config, prepared, store=Store(tmp_path / "whole"))
     ours, whole = (lines_of(run, "train") for run in (result.path, tmp_path / "whole"))
     assert [line["step"] for line in ours] == [line["step"] for line in whole], "each step once"
-    # float32 sums of two ranks round otherwise; later steps amplify it.
+    # float32 sums of two ranks round otherwise; later steps amplify it, the more the higher the rate.
     for mine, other in [(m, o) for m, o in zip(ours, whole, strict=True) if m["step"] <= 50]:
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
