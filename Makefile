@@ -25,13 +25,13 @@ check: $(STAMP)  ## format, lint, types, architecture: under a minute
 test: $(STAMP)  ## unit, integration and end-to-end tests: under 15 minutes
 	$(BIN)/pytest -m 'not shared_data and not slow' tests/unit tests/integration tests/e2e
 
-test-faults: $(STAMP)  ## real processes killed
-	$(BIN)/pytest tests/faults
+test-faults: $(STAMP)  ## real processes killed: at most 45 minutes
+	$(BIN)/pytest -m 'not slow' tests/faults
 
 test-all: $(STAMP)  ## everything, the real logs too: at most 80 minutes
 	$(BIN)/pytest tests
 
-bench: $(STAMP)  ## throughput and memory of prepare, into runs/bench/
+bench: $(STAMP)  ## prepare, training, ranking beside their peers, into runs/bench/
 	$(BIN)/twotower bench
 
 clean:

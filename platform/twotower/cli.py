@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from twotower.bench.command import bench_app
 from twotower.core.errors import TwotowerError
 from twotower.core.loading import Loaded, load_config
 from twotower.core.storage import Store
@@ -30,6 +31,7 @@ config_app = typer.Typer(help="Show, check or describe configs.", no_args_is_hel
 jobs_app = typer.Typer(help="Look after submitted jobs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(bench_app, name="bench")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Overrides = Annotated[
@@ -347,25 +349,6 @@ def demo_command(
     for note in report.notes:
         out.print(note, style="dim")
     out.print(f"\n{folder}/report.html   {folder}/summary.json")
-
-
-@app.command()
-def bench(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")] = Path(
-        "runs/bench"
-    ),
-    w2: Annotated[
-        Path | None, typer.Option(help="Folder of the peers' W2 logs; our own otherwise.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each cell.")] = 3,
-) -> None:
-    """Measure throughput and memory of prepare; close what else runs first."""
-    from twotower.bench.prepare import bench as measure
-
-    document = measure(output, w2, repeats)
-    for key in ("rows_per_s_20m", "memory_20m_over_2m", "two_cpus_over_one"):
-        out.print(f"{key:24} {document[key]:,}")
-    out.print(f"{output}/prepare.json")
 
 
 def main() -> None:

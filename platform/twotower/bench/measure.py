@@ -86,6 +86,11 @@ def measured(work: Callable[[], T]) -> tuple[T, Figures]:
     return result, window.figures
 
 
+def cpu_seconds(root: int) -> dict[int, float]:
+    """CPU seconds so far of a process and its living descendants, by process id."""
+    return {pid: cpu for pid, _, cpu in _tree(root)}
+
+
 def _tree(root: int) -> list[tuple[int, str, float]]:
     """(pid, start time, CPU seconds) of a process and its living descendants."""
     children: dict[int, list[int]] = {}

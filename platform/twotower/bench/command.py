@@ -1,0 +1,142 @@
+"""`twotower bench`: what it takes and what it prints; the measuring is in the modules beside."""
+
+# `--help` must not wait for Ray and torch, so a command imports what it runs.
+# ruff: noqa: PLC0415
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+bench_app = typer.Typer(
+    help="Measure throughput and memory; close what else runs first.", invoke_without_command=True
+)
+_out = Console(highlight=False)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the result files.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Runs of each cell.")]
+Folder = Annotated[Path, typer.Option(help="Folder of the workload's data; made where missing.")]
+Environments = Annotated[
+    Path, typer.Option(help="Python environments of the peers: torch/ and tf/ in it.")
+]
+OUTPUT, FOLDER, ENVIRONMENTS = Path("runs/bench"), Path("runs/bench/data"), Path("runs/bench/envs")
+
+
+@bench_app.callback()
+def default(context: typer.Context) -> None:
+    """Run them all where no one is named."""
+    if context.invoked_subcommand is None:
+        every()
+
+
+@bench_app.command("all")
+def every(
+    output: Output = OUTPUT, environments: Environments = ENVIRONMENTS, repeats: Repeats = 3
+) -> None:
+    """Run every bench, one after the other."""
+    prepare(output=output, repeats=repeats)
+    train(output=output, environments=environments, repeats=repeats)
+    topk(output=output, environments=environments)
+
+
+@bench_app.command("prepare")
+def prepare(
+    output: Output = OUTPUT,
+    w2: Annotated[
+        Path | None, typer.Option(help="Folder of the peers' W2 logs; our own otherwise.")
+    ] = None,
+    repeats: Repeats = 3,
+) -> None:
+    """Measure `prepare`: rows per second, memory, gain from a second CPU."""
+    from twotower.bench.prepare import bench as measure
+
+    document = measure(output, w2, repeats)
+    for key in ("rows_per_s_20m", "memory_20m_over_2m", "two_cpus_over_one"):
+        _out.print(f"{key:24} {document[key]:,}")
+    _out.print(f"{output}/prepare.json")
+
+
+@bench_app.command("train")
+def train(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
+    output: Output = OUTPUT,
+    folder: Folder = FOLDER,
+    environments: Environments = ENVIRONMENTS,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(help="Batch size, _ssl with the contrastive task: 4096_ssl; repeatable."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float32 or bf16; repeatable; both by default.")
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Run the peers beside ours.")] = True,
+    ray: Annotated[bool, typer.Option(help="Also under Ray Train, 1 and 2 workers.")] = True,
+    curves: Annotated[
+        bool, typer.Option(help="Also how cost grows with catalogue, batch and workers.")
+    ] = True,
+    repeats: Repeats = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Least length of a window.")] = 5.0,
+) -> None:
+    """Measure training on workload W1: ours with and without Ray, the peers, the floor."""
+    from twotower.bench.measures import PEER_NAMES, Plan
+    from twotower.bench.result import PRECISIONS
+    from twotower.bench.summary import summary
+    from twotower.bench.train import FILE, bench
+    from twotower.bench.w1 import CELLS, Cell
+    from twotower.bench.windows import Timing
+    from twotower.core.errors import InputError
+
+    if unknown := set(precision or ()) - {*PRECISIONS}:
+        raise InputError(f"--precision {min(unknown)}: take {' or '.join(PRECISIONS)}")
+    plan = Plan(
+        folder=folder,
+        environments=environments,
+        cells=tuple(Cell.parse(name) for name in cells) if cells else CELLS,
+        precisions=tuple(precision or PRECISIONS),
+        peers=PEER_NAMES if peers else (),
+        repeats=repeats,
+        timing=Timing(seconds=seconds),
+        with_ray=ray,
+        with_curves=curves,
+    )
+    document = bench(plan, output, lambda what: _tell(f"bench train: {what}"))
+    # A file or a pipe says no width; eighty columns would break the table of rates.
+    wide = _out if _out.is_terminal else Console(highlight=False, width=140)
+    for table in summary(document):
+        wide.print(table, "")
+    for reason in document["not_quotable_because"]:
+        _out.print(f"not to be quoted: {reason}", style="yellow", markup=False, soft_wrap=True)
+    _out.print(f"{output}/{FILE}")
+
+
+@bench_app.command("topk")
+def topk(
+    output: Output = OUTPUT,
+    folder: Folder = FOLDER,
+    environments: Environments = ENVIRONMENTS,
+    queries: Annotated[int, typer.Option(min=1, help="Queries searched.")] = 5000,
+    repeats: Repeats = 5,
+) -> None:
+    """Measure exact evaluation on workload W3 against FAISS Flat: speed, errors, memory."""
+    from twotower.bench.summary import topk_summary
+    from twotower.bench.topk import write_vectors
+    from twotower.bench.topk_run import bench
+    from twotower.core.storage import Store
+
+    vectors = folder / "w3.npz"
+    if not vectors.exists():
+        _tell("bench topk: workload")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_vectors(vectors)
+    faiss = environments / "etl"
+    _tell("bench topk: searching")
+    bench(output, vectors, environments if faiss.exists() else None, queries, repeats)
+    _out.print(topk_summary(Store(output).read_json("topk.json")))
+    if not faiss.exists():
+        _out.print(f"FAISS was skipped: {faiss} is missing", style="yellow", markup=False)
+    _out.print(f"{output}/topk.json")
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
