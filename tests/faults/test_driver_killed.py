@@ -4,73 +4,42 @@ Real: `jobs/train.py` as a process, its Ray, SIGKILL. Small: data and model.
 """
 
 import json
-import os
+import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from small_experiment import small_document, write_yaml
-from twotower.core.loading import load_config
-from twotower.runtime.checkpoint import CheckpointStore
-from twotower.runtime.run_folder import RunFolder
+from broken_runs import events_of
+from faults.commands import Command, check_resumed, run_to_end
+from faults.rig import LOST_AT_MOST, Whole, broken, measure, outside
+from twotower.core.config import ExperimentConfig
 
-ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
-def is_alive(pid: int) -> bool:
+def test_a_killed_driver_loses_at_most_the_steps_since_the_checkpoint(
+    long_config: ExperimentConfig, long_whole: Whole, tmp_path: Path
+) -> None:
+    config = broken(long_config, tmp_path / "runs", [])
+    command = Command(config, tmp_path)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-
-
-def test_a_killed_driver_loses_at_most_the_steps_since_the_checkpoint(tmp_path: Path) -> None:
-    document = small_document(tmp_path)
-    document["train"] |= {"num_epochs": 40, "num_workers": 2, "threads": 1, "checkpoint_every": 3}
-    file = write_yaml(tmp_path / "small.yaml", document)
-    folder = RunFolder(load_config(file).config)
-    run = folder.store.local_path()
-    command = [sys.executable, "jobs/train.py", str(file)]
-    environment = {**os.environ, "PYTHONPATH": "platform"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-    checkpoints = CheckpointStore(folder.store.child("checkpoints"), 2)
-    try:
-        wait_until(lambda: process.poll() is not None or len(checkpoints.steps()) > 1, 150)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        command.wait_for_step(random.Random(5).randrange(20, 60))
+        struck = time.time()
+        command.process.send_signal(signal.SIGKILL)
+        code, _ = command.end()
     finally:
-        process.kill()
-        process.communicate()
-    record = json.loads((run / "record.json").read_text())
+        command.stop_hard()
+    assert code == -signal.SIGKILL
+    record = json.loads((command.run / "record.json").read_text())
     assert record["status"] == "running", "nobody was left to write another"
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    wait_until(lambda: not any(map(is_alive, events[0]["pids"])), 30)
-    committed = checkpoints.steps()[-1]
-
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    first, second = (event for event in events if event["event"] == "start")
-    assert (first["step"], second["step"]) == (0, committed)
-    record = json.loads((run / "record.json").read_text())
-    assert (record["status"], len(record["attempts"])) == ("done", 2)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines if line["kind"] == "validation"]
-    assert steps == sorted(set(steps)), "each once"
-    assert len(steps) == 40
+    left = command.left_alive()
+    orphaned_s = time.time() - command.ended_at
+    run_to_end(config, tmp_path)
+    assert len(json.loads((command.run / "record.json").read_text())["attempts"]) == 2
+    assert len(events_of(command.run, "start")) == 2
+    cost = outside(command.run, "driver", "kill", struck, command.ended_at + orphaned_s)
+    assert 0 <= cost["lost_steps"] <= LOST_AT_MOST
+    row = measure("A5", command.run, long_whole, seed=5, faults=[cost], exit_code=code)
+    check_resumed(row, left)

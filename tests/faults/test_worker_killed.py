@@ -1,146 +1,109 @@
 """Workers that die or hang: the run goes on from its last checkpoint to the same result.
 
-Real: Ray, the workers' processes, SIGKILL and SIGSTOP. Small: data and model. The signal is sent
-when the driver sees the line of a step, so a worker dies some steps after it.
+Real: Ray, the workers' processes, SIGKILL and SIGSTOP at the planned step. Small: data and model.
 """
 
-import json
-import os
-import signal
-from collections.abc import Iterator, Mapping
+import random
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from small_experiment import small_document
+from broken_runs import events_of, result_of
+from faults.rig import (
+    LOST_AT_MOST,
+    STEPS,
+    Plan,
+    Whole,
+    append,
+    broken,
+    is_alive,
+    measure,
+    run_folder,
+)
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import RunError
-from twotower.core.loading import build_config, with_overrides
-from twotower.data.pipeline import prepare
-from twotower.runtime.cluster import connect
-from twotower.runtime.launch import TrainResult, train
-from twotower.runtime.run_folder import RunFolder
+from twotower.core.errors import ResourceError, RunError
+from twotower.core.loading import with_overrides
+from twotower.runtime.launch import train
 
-pytestmark = pytest.mark.timeout(300)
-
-CHECKPOINT_EVERY = 3
-TIMES = ("data_wait_s", "step_s", "rows_per_s")
+pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExperimentConfig]:
-    document = small_document(tmp_path_factory.mktemp("killed"))
-    document["ssl"] = {"weight": 0.5}
-    document["train"] |= {
-        "num_epochs": 4,
-        "num_workers": 2,
-        "threads": 1,
-        "log_every": 1,
-        "checkpoint_every": CHECKPOINT_EVERY,
-        "max_failures": 1,
-    }
-    config = build_config(document, "small")
-    with connect(config.cluster):
-        prepare(config)
-        yield config
-
-
-@pytest.fixture(scope="module")
-def unbroken(config: ExperimentConfig) -> TrainResult:
-    return train(config)
-
-
-def lines_of(folder: Path, file: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / file).read_text().splitlines()]
-
-
-def starts_of(folder: Path) -> list[dict[str, Any]]:
-    return [event for event in lines_of(folder, "events.jsonl") if event["event"] == "start"]
-
-
-class Injector:
-    """Sends a signal to the worker of a rank, once, at the line of a step."""
-
-    def __init__(self, config: ExperimentConfig, rank: int, step: int, sent: int) -> None:
-        self.folder = RunFolder(config).store.local_path()
-        self.rank, self.step, self.signal = rank, step, sent
-        self.fired = 0
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["kind"] == "train" and event["step"] >= self.step and not self.fired:
-            os.kill(starts_of(self.folder)[-1]["pids"][self.rank], self.signal)
-            self.fired += 1
-
-
-def elsewhere(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
-    """The same experiment in another folder: where results go is no part of it."""
-    return with_overrides(config, {"storage.runs": str(folder)})
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """All that a run left and that must not depend on what happened to it."""
-    lines = lines_of(folder, "metrics.jsonl")
-    last = sorted((folder / "checkpoints").iterdir())[-1]
-    return {
-        "lines": [{k: v for k, v in line.items() if k not in TIMES} for line in lines],
-        "state": {path.name: path.read_bytes() for path in last.iterdir()},
-        "test": json.loads((folder / "evaluation" / "test.json").read_text()),
-        "best": json.loads((folder / "best.json").read_text()),
-    }
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_costs_at_most_the_steps_since_the_checkpoint(
-    config: ExperimentConfig, unbroken: TrainResult, tmp_path: Path, rank: int
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_killed_worker_costs_few_steps_and_no_more(
+    config: ExperimentConfig, whole: Whole, tmp_path: Path, rank: int
 ) -> None:
-    config = elsewhere(config, tmp_path)
-    injector = Injector(config, rank, step=14, sent=signal.SIGKILL)
-    result = train(config, on_progress=injector)
-    assert injector.fired == 1
+    seed = 10 + rank
+    step = random.Random(seed).randrange(1, STEPS)
+    config = broken(config, tmp_path, [{"action": "kill", "rank": rank, "step": step}])
+    result = train(config)
     assert result.restarts == 1
-    first, second = starts_of(Path(result.path))
-    assert (first["step"], len(second["pids"])) == (0, 2)
+    row = measure("A1", Path(result.path), whole, seed=seed)
+    check_recovered(row["faults"], row)
+    first, second = events_of(result.path, "start")
     assert not set(first["pids"]) & set(second["pids"])
-    assert second["step"] >= injector.step - CHECKPOINT_EVERY
-    assert result_of(Path(result.path)) == result_of(Path(unbroken.path)), "bitwise"
 
 
-def test_a_hung_worker_is_given_up_after_the_timeout(
-    config: ExperimentConfig, unbroken: TrainResult, tmp_path: Path
+def test_a_worker_killed_inside_an_all_reduce(
+    config: ExperimentConfig, whole: Whole, tmp_path: Path
 ) -> None:
-    config = elsewhere(with_overrides(config, {"train.collective_timeout_s": 5}), tmp_path)
-    injector = Injector(config, rank=1, step=14, sent=signal.SIGSTOP)
-    result = train(config, on_progress=injector)
-    assert injector.fired == 1
-    assert result.restarts == 1
-    stopped = starts_of(Path(result.path))[0]["pids"][1]
-    with pytest.raises(ProcessLookupError):
-        os.kill(stopped, 0)
-    ours, whole = result_of(Path(result.path)), result_of(Path(unbroken.path))
-    assert ours["lines"] == whole["lines"]
-    assert ours["state"] == whole["state"]
+    step = random.Random(2).randrange(1, STEPS)
+    plan: Plan = [{"action": "kill", "rank": 1, "phase": "all_reduce", "step": step}]
+    result = train(broken(config, tmp_path, plan))
+    row = measure("A2", Path(result.path), whole, seed=2)
+    check_recovered(row["faults"], row)
+    assert row["faults"][0]["detect_s"] <= 5, "the peer's closed connection tells"
 
 
-@pytest.mark.usefixtures("unbroken")
-def test_a_worker_that_dies_again_and_again_ends_the_run(
+@pytest.mark.parametrize("timeout_s", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_hung_worker_is_given_up_after_the_timeout(
+    config: ExperimentConfig, whole: Whole, tmp_path: Path, timeout_s: int
+) -> None:
+    step = random.Random(3).randrange(1, STEPS)
+    plan: Plan = [{"action": "stop", "rank": 1, "step": step}]
+    result = train(broken(config, tmp_path, plan, train__collective_timeout_s=timeout_s))
+    run = Path(result.path)
+    # The timeout is part of what the evaluation says of its run; the rest must be equal.
+    ours = result_of(run) | {"test": whole.result["test"]}
+    row = measure("A3", run, whole, seed=3, timeout_s=timeout_s, bitwise=ours == whole.result)
+    check_recovered(row["faults"], row)
+    assert row["faults"][0]["detect_s"] <= timeout_s * 1.1 + 1
+    assert not is_alive(events_of(run, "start")[0]["pids"][1]), "nobody is left stopped"
+
+
+def test_a_crash_loop_ends_after_the_budget(
+    config: ExperimentConfig, whole: Whole, tmp_path: Path
+) -> None:
+    plan: Plan = [{"action": "kill", "rank": 1, "step": 10, "every": True}]
+    config = broken(config, tmp_path, plan, train__max_failures=1)
+    with pytest.raises(RunError, match=r"worker 1 .* train\.max_failures .* 10 steps were done"):
+        train(config)
+    run = run_folder(config)
+    assert len(events_of(run, "fault")) == len(events_of(run, "start")) == 2, "budget + 1"
+    row = measure("A9", run, whole, attempts=2)
+    assert (row["outcome"], row["leftovers"]) == ("failed", [])
+    result = train(with_overrides(config, {"fault.plan": []}))
+    assert result.step == STEPS, "without the cause the same command goes on"
+
+
+@pytest.mark.usefixtures("prepared")
+def test_more_cpus_than_there_are_is_a_clean_error(
     config: ExperimentConfig, tmp_path: Path
 ) -> None:
-    config = elsewhere(config, tmp_path)
-    folder = RunFolder(config).store.local_path()
-    killed: set[int] = set()
+    config = broken(config, tmp_path, [], train__num_workers=8)
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"8 workers need 8 CPUs, the cluster has 2") as caught:
+        train(config)
+    seconds = time.monotonic() - began
+    assert seconds <= 66
+    assert not run_folder(config).exists()
+    append({"case": "A11", "outcome": str(caught.value), "seconds": round(seconds, 2)})
 
-    def kill(event: Mapping[str, Any]) -> None:
-        if event["kind"] == "train" and event["step"] >= 10:
-            pid = starts_of(folder)[-1]["pids"][1]
-            if pid not in killed:
-                killed.add(pid)
-                os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(RunError, match=r"failed once more than train\.max_failures allows"):
-        train(config, on_progress=kill)
-    assert len(killed) == 2, "the first start and one restart"
-    record = json.loads((folder / "record.json").read_text())
-    assert (record["status"], record["restarts"]) == ("failed", 1)
-    result = train(config)
-    assert result.step > 10, "the same command goes on"
+def check_recovered(faults: list[dict[str, object]], row: dict[str, object]) -> None:
+    assert len(faults) == 1, "fired exactly once"
+    lost = faults[0]["lost_steps"]
+    assert isinstance(lost, int)
+    assert 0 <= lost <= LOST_AT_MOST
+    assert (row["outcome"], row["bitwise"], row["leftovers"]) == ("done", True, [])
+    assert (row["rows_missed"], row["rows_repeated"]) == (0, 0)

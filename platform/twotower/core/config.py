@@ -10,9 +10,18 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from twotower.core.data_config import Data
+from twotower.core.fault_config import Faults
 from twotower.core.section import Count, Positive, Section, Share, Text
 
-RESUME_SAFE = ("name", "storage", "train.num_workers", "train.threads", "train.device", "cluster")
+RESUME_SAFE = (
+    "name",
+    "storage",
+    "train.num_workers",
+    "train.threads",
+    "train.device",
+    "cluster",
+    "fault",
+)
 """Keys that may change between the start of a run and its resume: they don't change its result."""
 
 
@@ -250,6 +259,7 @@ class ExperimentConfig(Section):
     eval: Eval = Eval()
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
+    fault: Faults = Faults()
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentConfig":
@@ -266,6 +276,12 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"train.num_workers: {self.train.num_workers} workers, but data.lanes is {lanes}"
             )
+        for place, fault in enumerate(self.fault.plan):
+            if fault.rank >= self.train.num_workers:
+                raise ValueError(
+                    f"fault.plan: fault {place} is rank {fault.rank}'s, but train.num_workers is "
+                    f"{self.train.num_workers}"
+                )
         if self.ssl.weight > 0:
             self._check_masking()
         return self

@@ -240,7 +240,7 @@ def _known_keys(location: list[str]) -> list[str]:
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType, dict):
+    if get_origin(annotation) in (Union, UnionType, dict, tuple):
         return [model for part in get_args(annotation) for model in _sections(part)]
     return []
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-import ray.exceptions
 from ray._private.ray_logging import stdout_deduplicator
 from ray.data import DataContext
 
 import twotower
 from twotower.core.config import Cluster
-from twotower.core.errors import ResourceError
+from twotower.core.errors import ResourceError, StoppedError, TwotowerError
 from twotower.runtime.environment import environment
 
 _ADDRESS = "RAY_ADDRESS"
@@ -33,7 +32,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns of a change to come
     # A hung worker never leaves its process group. 30 s by default; read by Ray Train's controller,
     # which takes it from its node alone.
-    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
 }
 """Environment of the processes of a local cluster."""
 
@@ -75,7 +74,9 @@ def connect(cluster: Cluster, *, verbose: bool = False) -> Iterator[ClusterInfo]
     try:
         with _signals_kept():
             _init(cluster, address, verbose, level)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except TwotowerError:
+        raise
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(f"{where}: can't be used: {reason}") from error
     try:
@@ -144,11 +145,20 @@ def _init(cluster: Cluster, address: str | None, verbose: bool, level: int) -> N
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Put back a handler of SIGTERM that this process has set: Ray replaces it when it connects."""
+    """Put back a handler of SIGTERM that this process has set: Ray replaces it when it connects.
+
+    Until then Ray answers SIGTERM with an exit, which becomes StoppedError.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM and callable(before):
+            raise StoppedError("stopped while Ray started; the same command goes on") from end
+        raise
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(cluster: Cluster, verbose: bool, level: int) -> None:

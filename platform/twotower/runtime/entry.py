@@ -41,6 +41,7 @@ ACTIONS = {
     ),
     "resume": Action("tune/resume.py", "Go on with a search.", ("search", "more_trials")),
     "report": Action("tune/report.py", "Show a search.", ("search",)),
+    "benchmark": Action("jobs/benchmark.py", "Measure training.", ("folder", "repeats")),
 }
 """What can be submitted, by name."""
 
@@ -58,6 +59,8 @@ _ARGUMENTS = {
     "more_trials": (("--trials",), {"type": int, "help": "trials in all; default: as before"}),
     "name": (("--name",), {"help": "directory of the search under storage.runs"}),
     "max_concurrent": (("--max-concurrent",), {"type": int, "help": "most trials at once"}),
+    "folder": (("folder",), {"metavar": "FOLDER", "help": "where the result goes"}),
+    "repeats": (("--repeats",), {"type": int, "default": 3, "help": "runs of each cell"}),
     "no_prune": (("--no-prune",), {"action": "store_true", "help": "let weak trials run on"}),
 }
 

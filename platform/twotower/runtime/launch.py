@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import DataError, DivergedError, StoppedError
+from twotower.core.errors import DataError, DivergedError, RunError, StoppedError
 from twotower.core.lease import Lease
 from twotower.data.locate import find_committed, find_inputs
 from twotower.data.order import steps_per_epoch
@@ -19,7 +19,7 @@ from twotower.runtime.ray_train import Need, Work, ray_train
 from twotower.runtime.recorder import EVENTS, METRICS
 from twotower.runtime.results import read_summary
 from twotower.runtime.run_folder import RunFolder, location
-from twotower.runtime.stopping import stop_requests
+from twotower.runtime.stopping import stop_requests, stopped_at_once
 from twotower.runtime.worker import STOP
 
 Event = Mapping[str, Any]
@@ -82,7 +82,8 @@ def train(
     if folder.store.exists():
         with Lease(folder.store):
             pass  # in use by another: said before a cluster starts
-    with connect(config.cluster, verbose=verbose) as info:
+    stoppable = stopped_at_once(f"{folder.name}: stopped; the same command goes on")
+    with stoppable, connect(config.cluster, verbose=verbose) as info:
         need = Need.of(config, info)
         require(need.what, need.cpus, need.gpus)
         was_trained = _train(folder, need, provenance, on_progress or _nobody)
@@ -99,7 +100,7 @@ def _train(folder: RunFolder, need: Need, provenance: Mapping[str, str] | None, 
     made = prepare(config, on_progress=_preparing(tell))
     prepared = Prepared.open(made.path)
     seconds = time.monotonic() - began
-    with Lease(folder.store):
+    with Lease(folder.store), stop_requests() as should_stop:
         folder.read()
         folder.check_prepared(prepared)
         if folder.is_done:
@@ -107,15 +108,15 @@ def _train(folder: RunFolder, need: Need, provenance: Mapping[str, str] | None, 
         folder.begin(prepared, provenance)
         if not made.reused:
             folder.add_stage("prepare", seconds)
-        _run(_Attempt(folder, prepared, tell, need))
+        _run(_Attempt(folder, prepared, tell, need), should_stop)
     return True
 
 
-def _run(attempt: "_Attempt") -> None:
+def _run(attempt: "_Attempt", should_stop: Callable[[], bool]) -> None:
     """Run an attempt and write down how it ended, whatever happened."""
     folder = attempt.folder
     try:
-        details = attempt.train()
+        details = attempt.train(should_stop)
         attempt.baselines()
     except StoppedError as error:
         folder.end("stopped", str(error), **attempt.counts())
@@ -146,7 +147,7 @@ class _Attempt:
         self._evaluates: float | None = None
         self._before = folder.record.get("restarts", 0)
 
-    def train(self) -> dict[str, Any]:
+    def train(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
         """Train and evaluate on the workers; what the run reached, for the record."""
         config = self._config
         per_epoch = steps_per_epoch(
@@ -158,7 +159,7 @@ class _Attempt:
         tails = (Tail(self._store, METRICS, self._tell), Tail(self._store, EVENTS, self._on_event))
         began = time.time()
         try:
-            with stop_requests() as should_stop, ray_train(config, self._work) as fit:
+            with ray_train(config, self._work) as fit:
                 while fit.is_running(_POLL_S):
                     for tail in tails:
                         tail.look()
@@ -174,6 +175,8 @@ class _Attempt:
             raise StoppedError(f"{self.folder.name}: {returned['message']}")
         if returned["status"] == "diverged":
             raise DivergedError(returned["message"])
+        if returned["status"] == "failed":
+            raise RunError(returned["message"])
         self.folder.add_stage("train", 0.0, returned["peak_memory_mb"])
         return {name: returned[name] for name in ("step", "best", "threads")}
 

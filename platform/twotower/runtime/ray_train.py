@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import ray.exceptions
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -57,7 +58,7 @@ class Work:
     prepared: str
     store: str
     name: str
-    """Never used before in this run: under a known name Ray would read its own old snapshot."""
+    """Never used before in this run; see `forget`."""
 
     need: Need
 
@@ -103,11 +104,22 @@ def ray_train(config: ExperimentConfig, work: Work) -> Iterator[Fit]:
 
     A block that is left early leaves them to the end of the connection.
     """
+    forget(Store(work.store))
     try:
         with _settings(config.train, work.need):
             yield Fit(_trainer(config, work))
     finally:
-        Store(work.store).delete(_FOLDER)
+        forget(Store(work.store))
+
+
+def forget(run: Store) -> None:
+    """Delete what Ray Train wrote of its own into a run directory, and a killed driver left there.
+
+    Under a name that it knows, Ray Train reads its snapshot (`checkpoint_manager_snapshot.json`,
+    written in place) and fails where that is torn. Nothing in it is of use: it is given no
+    checkpoint, ours are elsewhere.
+    """
+    run.delete(_FOLDER)
 
 
 def _trainer(config: ExperimentConfig, work: Work) -> TorchTrainer:
@@ -156,6 +168,11 @@ def _settings(train: Train, need: Need) -> Iterator[None]:
 
 def _explained(error: BaseException) -> BaseException:
     """Ray Train's error as one of ours, with what a worker said."""
+    if isinstance(error, ray.exceptions.RayActorError):
+        return RunError(
+            "Ray Train's controller died (its process was killed, or its node is gone); "
+            "the same command goes on from the last checkpoint"
+        )
     if not isinstance(error, TrainingFailedError):
         return error
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
@@ -163,13 +180,29 @@ def _explained(error: BaseException) -> BaseException:
         if own := _own_error(cause):
             return RunError(str(own))
     if failures:
-        rank, cause = next(iter(failures.items()))
-        said = str(cause).strip().splitlines() or [type(cause).__name__]
+        rank, cause = min(failures.items(), key=lambda one: _blame(one[1]))
+        notes = {note for other in failures.values() for note in getattr(other, "__notes__", ())}
         return RunError(
-            f"worker {rank} failed once more than train.max_failures allows: {said[-1]}"
+            f"worker {rank} failed once more than train.max_failures allows: {_said(cause)}"
+            + "".join(f"; {note}" for note in sorted(notes))
         )
     cause = getattr(error, "controller_failure", error)
     return RunError(f"Ray Train could not start or keep the workers: {str(cause).strip()}")
+
+
+def _blame(cause: BaseException) -> int:
+    """0 for a worker that Ray lost, 1 for one that raised, 2 for one that was left waiting."""
+    if type(cause).__module__.startswith("ray."):
+        return 0
+    return 2 if "gloo" in str(cause) or "NCCL" in str(cause) else 1
+
+
+def _said(cause: BaseException) -> str:
+    """The last line of an error; of a lost worker, which has much boilerplate, how it was lost."""
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    if type(cause).__module__.startswith("ray."):
+        return "its process hangs" if "hanging" in lines[0] else "its process died"
+    return lines[-1]
 
 
 def _own_error(cause: BaseException | None) -> TwotowerError | None:

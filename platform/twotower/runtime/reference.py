@@ -12,6 +12,7 @@ import torch
 from twotower.core.config import ExperimentConfig
 from twotower.core.storage import Store
 from twotower.data.prepared import Prepared
+from twotower.runtime.fault import injector
 from twotower.runtime.recorder import Recorder, Watch
 from twotower.runtime.session import Outcome, Place, run_session
 from twotower.training.questions import EvalPart
@@ -52,11 +53,13 @@ def train_reference(
         RunError: training failed; DivergedError where its numbers left the finite ones.
     """
     machine = machine or Machine()
-    recorder = Recorder(store, watch or Watch(), keep=config.train.keep_checkpoints)
+    faults = injector(config, store)
+    kept_in = faults.watch_store() if faults else store
+    recorder = Recorder(kept_in, watch or Watch(), keep=config.train.keep_checkpoints)
     parts: tuple[EvalPart, ...] = ("validation", "test") if final else ()
     with _threads(machine.threads):
         place = Place(torch.device(machine.device))
-        return run_session(config, prepared, recorder, place, parts)
+        return run_session(config, prepared, recorder, place, parts, faults)
 
 
 @contextmanager

@@ -1,16 +1,20 @@
 """One run from a config to its evaluations: what both launchers do, with Ray and without."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import RunError
+from twotower.core.errors import ConfigError, RunError
 from twotower.data.prepared import Prepared
+from twotower.data.reader import BatchReader
 from twotower.evaluation.evaluate import Evaluation
 from twotower.objectives.group import SINGLE, Group
+from twotower.runtime.fault import Injector
 from twotower.runtime.recorder import Recorder
 from twotower.training.evaluate import Evaluator
 from twotower.training.inputs import batch_reader, train_inputs
@@ -50,6 +54,7 @@ def run_session(
     recorder: Recorder,
     place: Place,
     parts: tuple[EvalPart, ...] = ("validation", "test"),
+    faults: Injector | None = None,
 ) -> Outcome:
     """Train from the newest checkpoint on, then evaluate the best one. All ranks call it.
 
@@ -59,17 +64,33 @@ def run_session(
         recorder: the run directory, or none.
         place: this rank's device and group.
         parts: what is evaluated at the end, each once.
+        faults: what `config.fault` plans, of `fault.injector`.
 
     Raises:
         StoppedError: the recorder heard of a stop; a checkpoint stands.
-        RunError: training failed; DivergedError where its numbers left the finite ones.
+        RunError: training failed; DivergedError where its numbers left the finite ones;
+            UnfiredError where a planned failure never happened.
     """
-    reader = batch_reader(config, prepared, place.group)
+    with recorder:
+        return _run(config, prepared, recorder, place, parts, faults)
+
+
+def _run(
+    config: ExperimentConfig,
+    prepared: Prepared,
+    recorder: Recorder,
+    place: Place,
+    parts: tuple[EvalPart, ...],
+    faults: Injector | None,
+) -> Outcome:
+    reader, training, evaluation = _instruments(config, prepared, place.group, faults)
     state = build_state(config, prepared, reader.steps_per_epoch, place.device)
     progress = Progress()
-    evaluator = Evaluator(config, prepared, place.group)
+    evaluator = Evaluator(config, prepared, evaluation)
     evaluator.questions("validation")  # a dataset that can't be asked fails before the first step
     recorder.restore(state, progress)
+    if faults:
+        faults.resumed(state.step)
     pids = [int(pid) for (pid,) in place.group.exchange(float(os.getpid()))]
     recorder.event("start", step=state.step, threads=torch.get_num_threads(), pids=pids)
     _check_agreed(state.step, place.group)
@@ -77,21 +98,47 @@ def run_session(
     job = Job(
         reader,
         evaluator,
-        place.group,
+        training,
         recorder,
         stop_every=_STOP_EVERY_CPU if is_cpu else config.train.log_every,
     )
-    fit(state, progress, job)
+    with _saying(state):
+        fit(state, progress, job)
     last_step = state.step
     if parts:
         recorder.event("evaluate", step=last_step)
-        place.group.exchange(0.0)  # rank 0 may still be writing what the others read
+        place.group.exchange(0.0)  # rank 0 may just have written what the others read
         recorder.restore_best(state, progress)
     found: dict[EvalPart, Evaluation] = {}
     for part in parts:
         found[part] = evaluator.evaluate(state.model, part, checkpoint=state.step)
         recorder.evaluated(part, found[part], evaluator.questions(part), prepared)
+    if faults:
+        faults.finish(place.group)
     return Outcome(state, last_step, progress.best, found)
+
+
+@contextmanager
+def _saying(state: TrainState) -> Iterator[None]:
+    """Note on any error how far training was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{state.step} steps were done")
+        raise
+
+
+def _instruments(
+    config: ExperimentConfig, prepared: Prepared, group: Group, faults: Injector | None
+) -> tuple[BatchReader, Group, Group]:
+    """The reader, the group of training and that of evaluation, where planned with failures."""
+    reader = batch_reader(config, prepared, group)
+    if faults:
+        faults.begin(group, reader.steps_per_epoch)
+        return faults.watch(reader, group)
+    if config.fault.plan:
+        raise ConfigError("fault.plan: only a run with a directory of its own can be made to fail")
+    return reader, group, group
 
 
 def build_state(

@@ -6,28 +6,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from twotower.core.errors import StoppedError
+
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Whether a stop was asked for inside the block.
 
     The first signal asks, so that work can end in order; a second SIGINT raises KeyboardInterrupt
-    at once. Outside the main thread, where Python hears no signals, nothing is ever asked for.
+    at once, and a third changes nothing inside the block: what is written down then must be whole.
+    Outside the main thread, where Python hears no signals, nothing is ever asked for.
     """
     asked = threading.Event()
 
     def hear(number: int, frame: FrameType | None) -> None:
         if asked.is_set() and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.default_int_handler(number, frame)
         asked.set()
 
+    with _handled(hear, signal.SIGTERM, signal.SIGINT):
+        yield asked.is_set
+
+
+@contextmanager
+def stopped_at_once(message: str) -> Iterator[None]:
+    """Let SIGTERM raise StoppedError inside the block: for work that nobody asks to end."""
+
+    def hear(_: int, __: FrameType | None) -> None:
+        raise StoppedError(message)
+
+    with _handled(hear, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _handled(
+    hear: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield
         return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, hear) for number in signals}
+    before = {number: signal.signal(number, hear) for number in numbers}
     try:
-        yield asked.is_set
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,6 +15,7 @@ from twotower.core.errors import DivergedError, StoppedError
 from twotower.core.storage import Store
 from twotower.data.prepared import Prepared
 from twotower.objectives.group import SINGLE
+from twotower.runtime.fault import UnfiredError, injector
 from twotower.runtime.recorder import Recorder, Watch
 from twotower.runtime.session import Outcome, Place, describe, run_session
 from twotower.training.collectives import DistributedGroup
@@ -33,14 +34,15 @@ def train_worker(setup: Mapping[str, str]) -> dict[str, Any]:
     Ray Train calls this once per worker and, after a failure, again from the top. Only what the
     recorder committed survives; Ray keeps no checkpoint of ours.
 
-    What ends all ranks alike (done, stopped, diverged) is returned, so that Ray doesn't start them
-    again; whatever else goes wrong is raised, and the group restarts within `train.max_failures`.
+    What ends all ranks alike (done, stopped, diverged, a planned failure that never came) is
+    returned, so that Ray doesn't start them again; whatever else goes wrong is raised, and the
+    group restarts within `train.max_failures`.
 
     Args:
         setup: `config` (JSON), `prepared` and `store` (locations that every node can read).
 
     Returns:
-        `status` (done, stopped, diverged), `message`, or what the run reached; plain JSON.
+        `status` (done, stopped, diverged, failed), `message`, or what the run reached; plain JSON.
     """
     config = ExperimentConfig.model_validate_json(setup["config"])
     context = ray.train.get_context()
@@ -50,14 +52,18 @@ def train_worker(setup: Mapping[str, str]) -> dict[str, Any]:
     group = DistributedGroup(device) if world > 1 else SINGLE
     store = Store(setup["store"])
     watch = Watch(on_line=_report, should_stop=_StopFile(store).stands if rank == 0 else None)
-    recorder = Recorder(store, watch, keep=config.train.keep_checkpoints, rank=rank)
+    faults = injector(config, store, rank)
+    kept_in = faults.watch_store() if faults else store
+    recorder = Recorder(kept_in, watch, keep=config.train.keep_checkpoints, rank=rank)
     try:
         prepared = Prepared.open(setup["prepared"])
-        outcome = run_session(config, prepared, recorder, Place(device, group))
+        outcome = run_session(config, prepared, recorder, Place(device, group), faults=faults)
     except StoppedError as error:
         return {"status": "stopped", "message": str(error)}
     except DivergedError as error:
         return {"status": "diverged", "message": str(error)}
+    except UnfiredError as error:
+        return {"status": "failed", "message": str(error)}
     except Exception as error:
         recorder.failed(rank, error)
         raise
