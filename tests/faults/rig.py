@@ -102,7 +102,7 @@ def outside(run: Path, victim: str, action: str, struck: float, ended: float) ->
         victim: the process.
         action: the signal.
         struck: when it was sent, in seconds since 1970.
-        ended: when the command that it hit had ended.
+        ended: when all that it hit had ended.
     """
     lines = [line for path in run.glob("trace-*.jsonl") for line in lines_of(run, path.name)]
     before = [line for line in lines if line["time"] <= ended]

@@ -34,12 +34,14 @@ def test_a_killed_driver_loses_at_most_the_steps_since_the_checkpoint(
     assert code == -signal.SIGKILL
     record = json.loads((command.run / "record.json").read_text())
     assert record["status"] == "running", "nobody was left to write another"
-    left = command.left_alive()
-    orphaned_s = time.time() - command.ended_at
+    # Two agents of Ray's look for its dead server for a minute before they give up.
+    soon = [title for title in command.left_alive() if "Agent" not in title]
+    left = soon + command.left_alive(120)
+    gone = time.time()
     run_to_end(config, tmp_path)
     assert len(json.loads((command.run / "record.json").read_text())["attempts"]) == 2
     assert len(events_of(command.run, "start")) == 2
-    cost = outside(command.run, "driver", "kill", struck, command.ended_at + orphaned_s)
+    cost = outside(command.run, "driver", "kill", struck, gone)
     assert 0 <= cost["lost_steps"] <= LOST_AT_MOST
     row = measure("A5", command.run, long_whole, seed=5, faults=[cost], exit_code=code)
     check_resumed(row, left)

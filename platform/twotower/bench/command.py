@@ -77,6 +77,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     ] = True,
     repeats: Repeats = 3,
     seconds: Annotated[float, typer.Option(min=0.1, help="Least length of a window.")] = 5.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads and CPUs of all sides.")] = 2,
 ) -> None:
     """Measure training on workload W1: ours with and without Ray, the peers, the floor."""
     from twotower.bench.measures import PEER_NAMES, Plan
@@ -97,6 +98,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         peers=PEER_NAMES if peers else (),
         repeats=repeats,
         timing=Timing(seconds=seconds),
+        threads=threads,
         with_ray=ray,
         with_curves=curves,
     )

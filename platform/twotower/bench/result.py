@@ -11,7 +11,9 @@ from twotower.bench.windows import spread
 Sample = Mapping[str, Any]
 """One measurement; one that could not be made holds `skipped` or `failed`, the reason."""
 
-OURS, ONE_WORKER, TWO_WORKERS = "twotower", "ray 1 worker x 2 threads", "ray 2 workers x 1 thread"
+OURS, ONE_WORKER, TWO_WORKERS = "twotower", "1 worker", "2 workers"
+"""Names of measurements; two workers have the threads of one between them."""
+
 PRECISIONS = ("float32", "bf16")
 FRAMEWORKS = ("tfrs", "torchrec_fused")
 """Peers that are frameworks rather than scripts tuned by hand."""

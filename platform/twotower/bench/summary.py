@@ -28,15 +28,16 @@ def topk_summary(document: Mapping[str, Any]) -> Table:
     """Table of what `bench topk` found."""
     table = _table(
         "exact evaluation, best 100 of 200,000 items",
-        ("threads", "way", "queries per s", "of FAISS Flat", "CPU us a query", "wrong places"),
+        ("threads", "way", "queries per s", "over FAISS Flat", "CPU us a query", "wrong places"),
     )
     for run in document["speed"]:
         for name, engine in run["engines"].items():
+            times = run["times_faiss"].get(name, {}).get("wall")
             table.add_row(
                 str(run["threads"]),
                 name,
                 f"{engine['queries_per_s']:,}",
-                _ratio(run["times_faiss"].get(name, {}).get("wall")),
+                f"{times:.2f} x" if times else "",
                 f"{engine['cpu_us_per_query']:,}",
                 str(engine["wrong_places"]),
             )
@@ -91,11 +92,11 @@ def _under_ray(cells: list[Mapping[str, Any]]) -> Table:
         "under Ray Train, float32, examples per second",
         (
             "batch",
-            "1 worker x 2 threads",
+            "1 worker",
             "of without Ray",
             "Ray's own CPU off",
             "data wait",
-            "2 workers x 1 thread",
+            "2 workers, same threads",
             "of 1 worker",
             "of 1 worker less the all-reduce",
         ),

@@ -21,7 +21,7 @@ from twotower.bench.result import (
     summarise,
 )
 from twotower.bench.shares import PHASES
-from twotower.bench.summary import summary
+from twotower.bench.summary import summary, topk_summary
 from twotower.bench.train import FILE, bench
 from twotower.bench.w1 import CELLS, Cell
 from twotower.bench.windows import Timing
@@ -259,3 +259,18 @@ def test_tables_show_ray_curves_and_checkpoints() -> None:
         "0.10%",
     ):
         assert told in text, told
+
+
+def test_the_table_of_exact_evaluation_does_without_faiss() -> None:
+    engine = {"queries_per_s": 1638, "cpu_us_per_query": 1198, "wrong_places": 0}
+    with_faiss = {
+        "threads": 2,
+        "engines": {"float32": engine, "faiss_flat": engine},
+        "times_faiss": {"float32": {"wall": 1.25, "cpu": 1.3}},
+    }
+    without = {"threads": 1, "engines": {"float32": engine}, "times_faiss": {}}
+    console = Console(width=120, record=True)
+    console.print(topk_summary({"speed": [with_faiss, without]}))
+    text = console.export_text()
+    assert text.count("1.25 x") == 1
+    assert text.count("1,638") == 3

@@ -1,0 +1,59 @@
+"""Signals while work goes on: the first asks, a second Ctrl-C interrupts, a third changes nothing."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from twotower.core.errors import StoppedError
+from twotower.runtime.stopping import stop_requests, stopped_at_once
+
+
+def send(number: signal.Signals) -> None:
+    """A signal to this process; Python handles it before the next line."""
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_requests() as should_stop:
+        assert not should_stop()
+        send(number)
+        assert should_stop()
+        send(signal.SIGTERM)
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_interrupts_and_a_third_changes_nothing() -> None:
+    written = False
+    with stop_requests():
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        send(signal.SIGINT)
+        written = True
+    assert written
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+
+
+def test_work_that_can_not_be_asked_is_stopped_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="goes on"), stopped_at_once("the same command goes on"):
+        send(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_thread_hears_nothing() -> None:
+    heard: list[bool] = []
+
+    def work() -> None:
+        with stopped_at_once("never"), stop_requests() as should_stop:
+            heard.append(should_stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [False]
