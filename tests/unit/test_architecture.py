@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "platform" / "twotower"
 LAYERS = {
     "core": 0,
+    "kernels": 0,
     "data": 1,
     "datasets": 1,
     "models": 1,
@@ -19,6 +20,7 @@ LAYERS = {
     "training": 2,
     "runtime": 3,
     "report": 4,
+    "study": 5,
     "bench": 5,
     "demo": 5,
     "cli": 6,

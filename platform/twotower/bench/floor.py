@@ -7,7 +7,7 @@ the loss) is charged nothing. A yardstick rather than a proof: some shapes of W1
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 EMBED_DIM, HIDDEN, OUT_DIM = 64, (512, 128), 128
@@ -27,7 +27,9 @@ class Ceilings:
     """Measured rates that a floor is made of."""
 
     float32_gflop_s: float
-    """Matrix product of 2048 cubed in float32."""
+    """Matrix product of 2048 cubed in float32, by `torch.mm`."""
+    product_gflop_s: float
+    """The same by `kernels.products`, which may take a faster library."""
     bf16_gflop_s: float
     """The same in bfloat16."""
     gather_gb_s: float
@@ -38,9 +40,14 @@ class Ceilings:
         """The best rates of `twotower.bench.limits.measure_limits`."""
         return cls(
             float32_gflop_s=limits["gemm_float32_2048x2048x2048_gflop_s"]["best"],
+            product_gflop_s=limits["product_float32_2048x2048x2048_gflop_s"]["best"],
             bf16_gflop_s=limits["gemm_bf16_2048x2048x2048_gflop_s"]["best"],
             gather_gb_s=limits["gather_92mb_gb_s"]["best"],
         )
+
+    def of_products(self) -> "Ceilings":
+        """With the faster library's rate for float32: the harder floor."""
+        return replace(self, float32_gflop_s=max(self.product_gflop_s, self.float32_gflop_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from twotower.kernels.products import product
+
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 CUBE = (2048, 2048, 2048)
 SHAPES = (CUBE, (4096, 320, 512), (1024, 320, 512), (4096, 128, 4096))
@@ -45,6 +47,13 @@ def gemm_gflop_s(shape: tuple[int, int, int], dtype: torch.dtype, seconds: float
     return _rate(lambda: torch.mm(left, right, out=out), 2 * m * k * n, seconds)
 
 
+def product_gflop_s(shape: tuple[int, int, int], seconds: float = 1.5) -> Rate:
+    """Rate of the step's own float32 product (m, k) @ (n, k).T into new memory, in GFLOP/s."""
+    m, k, n = shape
+    left, right = torch.randn(m, k), torch.randn(n, k)
+    return _rate(lambda: product(left, right), 2 * m * k * n, seconds)
+
+
 def copy_gb_s(seconds: float = 1.5) -> Rate:
     """Rate of a copy of 256 MiB, bytes read plus bytes written, in GB/s."""
     source, target = torch.ones(_COPIED), torch.empty(_COPIED)
@@ -62,8 +71,9 @@ def gather_gb_s(rows: int, seconds: float = 1.5) -> Rate:
 def measure_limits(threads: int, seconds: float = 1.5) -> dict[str, dict[str, float]]:
     """Measure everything, each for ``seconds``: by name the best and the median rate.
 
-    Names are `gemm_float32_2048x2048x2048_gflop_s` and the like, `copy_gb_s`,
-    `gather_92mb_gb_s` and `gather_2gb_gb_s`. Sets torch's number of threads meanwhile.
+    Names are `gemm_float32_2048x2048x2048_gflop_s` and the like (by `torch.mm`),
+    `product_float32_...` (by `kernels.products`), `copy_gb_s`, `gather_92mb_gb_s` and
+    `gather_2gb_gb_s`. Sets torch's number of threads meanwhile.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -73,6 +83,9 @@ def measure_limits(threads: int, seconds: float = 1.5) -> dict[str, dict[str, fl
             for name, dtype in DTYPES.items()
             for shape in SHAPES
         }
+        for shape in SHAPES:
+            name = f"product_float32_{'x'.join(map(str, shape))}_gflop_s"
+            rates[name] = product_gflop_s(shape, seconds)
         rates["copy_gb_s"] = copy_gb_s(seconds)
         rates["gather_92mb_gb_s"] = gather_gb_s(W1_ROWS, seconds)
         rates["gather_2gb_gb_s"] = gather_gb_s(BIG_ROWS, seconds)

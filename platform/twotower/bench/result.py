@@ -69,12 +69,16 @@ def precision_entry(
     entry = summarise(samples[OURS])
     peers = {name: summarise(found) for name, found in samples.items() if name != OURS}
     floor = step_floor(cell.batch, ssl=cell.ssl, precision=precision, ceilings=ceilings)
+    hard = step_floor(
+        cell.batch, ssl=cell.ssl, precision=precision, ceilings=ceilings.of_products()
+    )
     rates = {name: peer["examples_per_s"] for name, peer in peers.items() if "spread" in peer}
     best = max(rates, key=lambda name: rates[name]) if rates else None
     return {
         **entry,
         "floor_examples_per_s": round(floor.examples_per_s),
         "floor_share": round(entry["examples_per_s"] / floor.examples_per_s, 4),
+        "hard_floor_share": round(entry["examples_per_s"] / hard.examples_per_s, 4),
         "best_peer": best,
         "ratio_to_best_peer": round(entry["examples_per_s"] / rates[best], 4) if best else None,
         "peers": peers,

@@ -47,7 +47,7 @@ def topk_summary(document: Mapping[str, Any]) -> Table:
 def _rates(cells: list[Mapping[str, Any]]) -> Table:
     table = _table(
         "examples per second (spread over repeats), batch and precision a row",
-        ("batch", "precision", OURS, "of the floor", "over best peer"),
+        ("batch", "precision", OURS, "of the floor", "of the hard floor", "over best peer"),
     )
     names = list(
         dict.fromkeys(n for c in cells for p in PRECISIONS for n in c.get(p, {}).get("peers", {}))
@@ -64,6 +64,7 @@ def _rates(cells: list[Mapping[str, Any]]) -> Table:
                     precision,
                     _rate(entry),
                     f"{entry['floor_share']:.0%}",
+                    f"{entry['hard_floor_share']:.0%}",
                     f"{ratio:.2f} x" if ratio else "",
                     *(_rate(entry["peers"].get(name, {})) for name in names),
                     f"{entry['others_share']:.0%}",

@@ -23,6 +23,9 @@ NOTES = (
     "A batch of ours holds each item's embedding once and counts how many rows it stands for, so "
     "its logits are batch x distinct items (about 70 % of 4096 x 4096). The floor charges batch x "
     "batch; a share above 1 is possible.",
+    "float32 of ours goes through oneDNN where torch.mm takes MKL (`kernels/products.py`). "
+    "`floor_share` counts products at torch.mm's rate, so a share above 1 is possible for this "
+    "reason too; `hard_floor_share` at the faster of the two.",
     "Ours without Ray: rows / wall time, logging included. Under Ray, and on both sides of "
     "ray_share: rows / time in steps and waiting for data, from the loop's own lines.",
     "ray_share_net: the rate under Ray divided by 1 - (CPU seconds a second of Ray's own processes "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from twotower.core.seeding import derive
+from twotower.kernels.products import Linear
 
 
 def generator(seed: int, *names: str) -> torch.Generator:
@@ -15,9 +16,9 @@ def generator(seed: int, *names: str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, "init", *names) >> 1)
 
 
-def linear(inputs: int, outputs: int, source: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, source: torch.Generator) -> Linear:
     """A linear layer, uniform in 1 / sqrt(inputs) as PyTorch's own, drawn from ``source``."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=source)

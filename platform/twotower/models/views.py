@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from twotower.kernels.products import product
 from twotower.models.embeddings import Bags
 
 
@@ -107,11 +108,11 @@ class _SharedLinear(torch.autograd.Function):
         weight_HSE, weight_HV = _split(weight, defaults_SE)
         constant_SH = torch.einsum("hse,se->sh", _split(weight_HW, defaults_SE)[0], defaults_SE)
         out = x.new_empty(len(x) + 2 * len(shown), len(weight))
-        torch.addmm(bias_H.to(dtype), x, weight.T, out=out[: len(x)])
+        out[: len(x)] = product(x, weight, bias_H.to(dtype))
         for part in _parts(views, len(x), x.device):
             bias = (bias_H + constant_SH.index_select(0, part.hidden).sum(0)).to(dtype)
             inputs, columns = _gathered(shown, weight_HSE, part)
-            torch.addmm(bias, inputs, columns.T, out=out[part.out])
+            out[part.out] = product(inputs, columns, bias)
             if weight_HV.shape[1]:
                 dense = views.dense[part.view][part.source].to(dtype)
                 out[part.out].addmm_(dense, weight_HV.T)
@@ -128,8 +129,8 @@ class _SharedLinear(torch.autograd.Function):
         x, shown, defaults_SE, weight, full_HW = ctx.saved_tensors
         views, exact = cast("SharedViews", ctx.views), full_HW.dtype
         others = grad[: len(x)]
-        grad_x = (others @ weight).to(ctx.source_type)
-        grad_weight = (others.T @ x).to(exact)
+        grad_x = product(others, weight.T).to(ctx.source_type)
+        grad_weight = product(others.T, x.T).to(exact)
         grad_HSE, grad_HV = _split(grad_weight, defaults_SE)
         grad_shown = torch.empty_like(shown, dtype=ctx.source_type)
         hidden_SH = grad_weight.new_zeros(len(defaults_SE), len(weight))
@@ -139,10 +140,10 @@ class _SharedLinear(torch.autograd.Function):
             inputs, columns = _gathered(shown, weight_HSE, part)
             into = (len(grad_part), len(part.shown), shown.shape[2])
             grad_shown[part.source].index_copy_(
-                1, part.shown, (grad_part @ columns).view(into).to(ctx.source_type)
+                1, part.shown, product(grad_part, columns.T).view(into).to(ctx.source_type)
             )
-            product = (grad_part.T @ inputs).view(len(weight), *into[1:])
-            grad_HSE.index_add_(1, part.shown, product.to(exact))
+            grad_columns = product(grad_part.T, inputs.T).view(len(weight), *into[1:])
+            grad_HSE.index_add_(1, part.shown, grad_columns.to(exact))
             summed_H = grad_part.sum(0, dtype=exact)
             hidden_SH.index_add_(0, part.hidden, summed_H.expand(len(part.hidden), -1))
             if grad_HV.shape[1]:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twotower.kernels.products import product
+
 _BLOCK_CPU, _BLOCK_GPU = 1 << 21, 1 << 28
 """Logits in a block: 8 MB stay in a CPU's last-level cache; a GPU wants few and large kernels."""
 
@@ -137,29 +139,27 @@ class _BlockedSoftmax(torch.autograd.Function):
         vectors = vectors_CD.to(product_type)
         positive_B1 = candidates.exclusions.positive[:, None]
         grad_anchor_BD = torch.empty_like(anchor_BD)
-        grad_vectors_CD = torch.zeros_like(vectors_CD)
+        grad_vectors_DC = vectors_CD.new_zeros(vectors_CD.shape[::-1])
         loss = anchor_BD.new_zeros(())
         rows = _block_rows(anchor_BD, len(vectors_CD))
         for start in range(0, len(anchor_BD), rows):
             at = slice(start, start + rows)
             positive_b1, weight_b = positive_B1[at], weight_B[at]
             scaled_bD = (anchor_BD[at] * scale).to(product_type)
-            logits_bC = (scaled_bD @ vectors.T).to(anchor_BD.dtype)
+            logits_bC = product(scaled_bD, vectors).to(anchor_BD.dtype)
             _correct_(logits_bC, positive_b1, candidates)
             candidates.exclusions.fill_(logits_bC, start, -math.inf)
             loss += weight_b @ _softmax_(logits_bC, positive_b1)
             # What is left of the block is its gradient: softmax minus one at the positive.
             one_b1 = logits_bC.new_ones(()).expand_as(positive_b1)
             grad_bC = logits_bC.scatter_add_(1, positive_b1, -one_b1).to(product_type)
-            grad_anchor_BD[at] = (grad_bC @ vectors).to(anchor_BD.dtype) * (
+            grad_anchor_BD[at] = product(grad_bC, vectors.T).to(anchor_BD.dtype) * (
                 scale * weight_b[:, None]
             )
             weighted_bD = scaled_bD * weight_b[:, None].to(product_type)
-            if bf16:
-                grad_vectors_CD += (grad_bC.T @ weighted_bD).to(grad_vectors_CD.dtype)
-            else:
-                grad_vectors_CD.addmm_(grad_bC.T, weighted_bD)
-        ctx.save_for_backward(grad_anchor_BD, grad_vectors_CD)
+            # This way round the small factor is the one that oneDNN copies.
+            grad_vectors_DC += product(weighted_bD.T, grad_bC.T).to(grad_vectors_DC.dtype)
+        ctx.save_for_backward(grad_anchor_BD, grad_vectors_DC.T.contiguous())
         return loss
 
     @staticmethod

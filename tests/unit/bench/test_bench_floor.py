@@ -12,7 +12,7 @@ from twotower.bench.floor import (
 )
 from twotower.bench.limits import measure_limits
 
-PUBLISHED = Ceilings(float32_gflop_s=150, bf16_gflop_s=415, gather_gb_s=7.0)
+PUBLISHED = Ceilings(float32_gflop_s=150, product_gflop_s=150, bf16_gflop_s=415, gather_gb_s=7.0)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_ceilings_are_the_best_rates_that_limits_measures(monkeypatch: pytest.Mo
     assert ceilings.float32_gflop_s == limits["gemm_float32_2048x2048x2048_gflop_s"]["best"] > 0
     assert ceilings.bf16_gflop_s == limits["gemm_bf16_2048x2048x2048_gflop_s"]["best"] > 0
     assert all(rate["best"] >= rate["median"] > 0 for rate in limits.values())
-    assert len(limits) == 11
+    assert len(limits) == 15

@@ -29,6 +29,7 @@ from twotower.core.storage import Store
 
 LIMITS = {
     "gemm_float32_2048x2048x2048_gflop_s": {"best": 150.0, "median": 140.0},
+    "product_float32_2048x2048x2048_gflop_s": {"best": 300.0, "median": 280.0},
     "gemm_bf16_2048x2048x2048_gflop_s": {"best": 415.0, "median": 400.0},
     "gather_92mb_gb_s": {"best": 7.0, "median": 6.0},
 }
