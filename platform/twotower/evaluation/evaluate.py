@@ -22,6 +22,7 @@ from twotower.evaluation.metrics import (
     hits,
     mean_popularity,
     ranking_metrics,
+    true_ranks,
 )
 from twotower.evaluation.protocol import Certificate, Json, Setting, certify
 from twotower.evaluation.scorers import Scorer
@@ -95,6 +96,9 @@ class Evaluation:
     top: Int32
     """int32 ``(Q, K)``: what was recommended, best first, -1 after the last candidate."""
 
+    ranks: Int32
+    """int32 ``(P,)``: `metrics.true_ranks` of the findable true items; `accuracy` reads them."""
+
     def document(self) -> dict[str, Json]:
         """Summary, counts and certificate as JSON values."""
         summary: dict[str, Json] = {
@@ -137,10 +141,10 @@ def recommend(scorer: Scorer, task: Task, config: Eval) -> Top:
 def measure(top: Top, task: Task, config: Eval, setting: Setting) -> Evaluation:
     """Metrics of what was recommended for every query of a task; see `evaluate`."""
     num_items = len(task.tie_keys)
-    truth = findable_truth(task.truth, _filter(task, config), task.own_item, num_items)
-    masks = slice_masks(task.full_counts, task.tie_keys, config.slices)
+    truth, masks = findable(task, config)
+    ranks_P = true_ranks(top.items, truth.items, num_items)
 
-    per_query = _accuracy(top.items, truth.items, masks, num_items, config.k)
+    per_query = accuracy(ranks_P, truth.items, masks, config.k)
     measured = truth.items.lengths() > 0
     for k in config.k:
         popularity = mean_popularity(top.items, task.full_counts, k)
@@ -155,7 +159,7 @@ def measure(top: Top, task: Task, config: Eval, setting: Setting) -> Evaluation:
     counts = _sizes(truth, masks, task)
     counts["lists_short"] = int((top.items[:, -1] == NOTHING).sum())
     counts["cut_offs_searched"] = top.searched
-    return Evaluation(per_query, summary, counts, certify(setting, config), top.items)
+    return Evaluation(per_query, summary, counts, certify(setting, config), top.items, ranks_P)
 
 
 def _filter(task: Task, config: Eval) -> Ragged:
@@ -166,18 +170,35 @@ def _filter(task: Task, config: Eval) -> Ragged:
     return Ragged.from_lengths(no_items, no_items[:0])
 
 
-def _accuracy(
-    top: Int32, truth: Ragged, masks: Mapping[str, Mask], num_items: int, k_values: Sequence[int]
+def findable(task: Task, config: Eval) -> tuple[Truth, dict[str, Mask]]:
+    """The true items that a list can hold, and the items of every slice."""
+    num_items = len(task.tie_keys)
+    truth = findable_truth(task.truth, _filter(task, config), task.own_item, num_items)
+    return truth, slice_masks(task.full_counts, task.tie_keys, config.slices)
+
+
+def accuracy(
+    ranks_P: Int32, truth: Ragged, masks: Mapping[str, Mask], cut_offs: Sequence[int]
 ) -> dict[str, Float64]:
-    """Every metric, whole and by slice, at every cut-off."""
-    hits_QK = hits(top, truth, num_items)
+    """Every ranking metric, whole and by slice, at every cut-off.
+
+    Args:
+        ranks_P: int32 ``(P,)`` of `metrics.true_ranks`.
+        truth: the same P items in Q rows, of `findable`.
+        masks: slice -> bool ``(N,)``.
+        cut_offs: rising.
+
+    Returns:
+        ``recall@50``, ``tail_recall@50``...: float64 ``(Q,)``, NaN where nothing is true.
+    """
+    rows_P = truth.row_ids()
     per_query: dict[str, Float64] = {}
     for name in ("", *masks):
-        within = hits_QK & masks[name][top] if name else hits_QK
-        rows = truth.row_ids()[masks[name][truth.values]] if name else truth.row_ids()
-        num_true = np.bincount(rows, minlength=truth.num_rows).astype(np.int64)
+        of_slice_P = masks[name][truth.values] if name else np.ones(len(rows_P), dtype=np.bool_)
+        within = hits(np.where(of_slice_P, ranks_P, 0), truth, cut_offs[-1])
+        num_true = np.bincount(rows_P[of_slice_P], minlength=truth.num_rows).astype(np.int64)
         prefix = f"{name}_" if name else ""
-        for k in k_values:
+        for k in cut_offs:
             for metric, values in ranking_metrics(within, num_true, k).items():
                 per_query[f"{prefix}{metric}@{k}"] = values
     return per_query

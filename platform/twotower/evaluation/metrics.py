@@ -60,21 +60,41 @@ def findable_truth(truth: Ragged, exclude: Ragged, own_item: Int64, num_items: i
     )
 
 
-def hits(top: Int32, truth: Ragged, num_items: int) -> Mask:
-    """Whether each recommended item is true, bool ``(Q, K)``; rows of ``truth`` ascending."""
+def true_ranks(top: Int32, truth: Ragged, num_items: int) -> Int32:
+    """Where each true item stands in its query's list, which all ranking metrics follow from.
+
+    Args:
+        top: int32 ``(Q, K)``: items, best first, `NOTHING` after the last candidate.
+        truth: Q rows of P distinct items, rows ascending.
+        num_items: N.
+
+    Returns:
+        int32 ``(P,)``: rank from 1, 0 = not in the list.
+    """
     listed = top + np.arange(len(top), dtype=np.int64)[:, None] * num_items
     codes = _codes(truth, num_items)
+    ranks_P = np.zeros(len(codes), dtype=np.int32)
     if not len(codes):
-        return np.zeros(top.shape, dtype=np.bool_)
+        return ranks_P
     place = np.minimum(np.searchsorted(codes, listed), len(codes) - 1)
-    return (codes[place] == listed) & (top != NOTHING)
+    query, column = np.nonzero((codes[place] == listed) & (top != NOTHING))
+    ranks_P[place[query, column]] = column + 1
+    return ranks_P
+
+
+def hits(ranks_P: Int32, truth: Ragged, k: int) -> Mask:
+    """Whether each of the first k of every list is true, bool ``(Q, k)``; from `true_ranks`."""
+    hits_QK = np.zeros((truth.num_rows, k), dtype=np.bool_)
+    found = (ranks_P > 0) & (ranks_P <= k)
+    hits_QK[truth.row_ids()[found], ranks_P[found] - 1] = True
+    return hits_QK
 
 
 def ranking_metrics(hits_QK: Mask, num_true_Q: Int64, k: int) -> dict[str, Float64]:
     """The metrics of `DEFINITIONS` at one cut-off.
 
     Args:
-        hits_QK: bool ``(Q, K)``, best rank first; K >= k or no more candidates than K.
+        hits_QK: bool ``(Q, K)``, best rank first, K >= k.
         num_true_Q: int64 ``(Q,)``: true items of each query.
         k: the cut-off.
 

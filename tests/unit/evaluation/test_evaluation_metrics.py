@@ -17,6 +17,7 @@ from twotower.evaluation.metrics import (
     hits,
     mean_popularity,
     ranking_metrics,
+    true_ranks,
 )
 
 NUM_ITEMS = 40
@@ -35,7 +36,8 @@ def random_lists(seed: int, num_queries: int = 30, k: int = 12) -> tuple[Any, Ra
 
 
 def measured(top: Any, truth: Ragged, k: int) -> dict[str, Float64]:
-    return ranking_metrics(hits(top, truth, NUM_ITEMS), truth.lengths(), k)
+    ranks = true_ranks(top, truth, NUM_ITEMS)
+    return ranking_metrics(hits(ranks, truth, k), truth.lengths(), k)
 
 
 def slow_metrics(listed: list[int], true: set[int], k: int) -> dict[str, float]:
