@@ -102,6 +102,28 @@ def percent(share: float) -> str:
     return "< 0.1 %" if 0 < value < 0.05 else f"{value:.1f} %"
 
 
+def gain(share: float) -> str:
+    """A relative difference with its sign: +4.1 %, −0.3 %, 0.0 %, from ten times on +1200 %."""  # noqa: RUF002 the typographic minus is meant
+    value = share * 100
+    shown = f"{value:+.0f}" if abs(value) >= 1000 else f"{value:+.1f}"
+    if float(shown) == 0:
+        shown = "0.0"
+    return shown.replace("-", "−") + " %"  # noqa: RUF001 the typographic minus is meant
+
+
+def p_value(value: float) -> str:
+    """A probability with three decimals: 0.012, < 0.001."""
+    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def core_time(value: float) -> str:
+    """Core-seconds as people count them: 12 core-hours, 0.3 core-hours, 4 core-minutes."""
+    if value >= 600:
+        hours = value / 3600
+        return f"{hours:.0f} core-hours" if hours >= 100 else f"{hours:.1f} core-hours"
+    return f"{value / 60:.0f} core-minutes" if value >= 60 else f"{value:.0f} core-seconds"
+
+
 def seconds(value: float) -> str:
     """A duration: 0.4 s, 12 s, 3 min 05 s, 2 h 10 min."""
     if value < 10:

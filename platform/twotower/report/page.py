@@ -1,22 +1,14 @@
 """The page: one self-contained HTML file, no resource from outside, every name escaped."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-
 from twotower.core.config import Eval
-from twotower.core.storage import Store
-from twotower.report import data_views, figures, formats, views
+from twotower.report import data_views, figures, formats, html, views
 from twotower.report.compare import display_metrics
 from twotower.report.content import Dataset, Report, Search
 
-_FOLDER = "templates"
 _SEARCH_HIDDEN = ("config", "environment", "counts", "total")  # shown elsewhere, or by the runs
 _RECORD_HIDDEN = ("provenance", "stages", "command", "attempts")
 
@@ -31,54 +23,27 @@ def write_report(report: Report, out: str | Path) -> str:
     Returns:
         The page's place.
     """
-    place = str(out) if "://" in str(out) else str(Path(out).absolute())
-    folder, _, name = place.rpartition("/")
-    # a name from outside may hold half a surrogate pair; the page must stay UTF-8
-    Store(folder).write_bytes(name, render(report).encode(errors="replace"))
+    html.write(render(report), out)
     return str(out)
 
 
 def render(report: Report) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("twotower.report", _FOLDER),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "integer": formats.integer,
-        "method": formats.method_label,
-        "metric": formats.metric_label,
-        "percent": formats.percent,
-        "plain": formats.plain,
-        "rounded": formats.rounded,
-        "score": formats.score,
-        "seconds": formats.seconds,
-    }
-    script = _text("page.js")
     config = next((run.config for run in report.runs if run.config is not None), None)
-    return environment.get_template("page.html").render(
-        report=report,
-        style=Markup(_text("page.css")),  # our own files, no data in them
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        tiles=_tiles(report),
-        result=_result(report),
-        setup=_setup(report),
-        curves=figures.curves(report),
-        search=_search(report.search) if report.search is not None else None,
-        data=_data(report.dataset) if report.dataset is not None else None,
-        features=data_views.feature_rows(config, report.dataset),
-        work=views.work_rows(report.runs),
-        spent=figures.spent(views.stage_rows(report)),
-        certificate=_certificate(report),
-    )
-
-
-def _text(name: str) -> str:
-    return resources.files("twotower.report").joinpath(_FOLDER, name).read_text(encoding="utf-8")
+    context = {
+        "report": report,
+        "tiles": _tiles(report),
+        "result": _result(report),
+        "setup": _setup(report),
+        "curves": figures.curves(report),
+        "search": _search(report.search) if report.search is not None else None,
+        "data": _data(report.dataset) if report.dataset is not None else None,
+        "features": data_views.feature_rows(config, report.dataset),
+        "work": views.work_rows(report.runs),
+        "spent": figures.spent(views.stage_rows(report)),
+        "certificate": _certificate(report),
+    }
+    return html.render("page.html", context)
 
 
 def _rules(report: Report) -> Eval:

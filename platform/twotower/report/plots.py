@@ -47,6 +47,9 @@ class Row:
     strong: bool = False
     """Its label is bold."""
 
+    hollow: bool = False
+    """Its point is a ring: less certain than the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -236,7 +239,7 @@ def _whisker(row: Row, x: Scale, y: float, left: float, value: str) -> Markup:
         parts.append(svg.line(x(row.low), y, x(row.high), y, class_="whisker"))
         ends = (x(row.low), x(row.high))
         parts += [svg.line(end, y - 4, end, y + 4, class_="whisker") for end in ends]
-    parts.append(svg.dot(x(row.value), y, hover, 4.5))
+    parts.append(svg.dot(x(row.value), y, hover, 4.5, "hollow" if row.hollow else "dot"))
     shown = svg.text(WIDTH - 4, y + 4, value, text_anchor="end", class_=f"value {_weight(row)}")
     return svg.group([label, svg.group(parts, class_=f"c{row.colour}"), shown])
 

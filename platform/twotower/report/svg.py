@@ -20,6 +20,9 @@ CHAR_WIDTH = 7.2
 _SAME = 1e-9
 """Values nearer than this, relative to their size (at least 1), are drawn as one."""
 
+_CAPITAL_WIDTH = 10.0
+"""The same of a capital, as it is drawn on a phone."""
+
 MOST_CHARS = 26
 """Longest label; longer ones are cut with an ellipsis and read whole on hover."""
 
@@ -204,13 +207,18 @@ def labelled(ticks: Sequence[float], kind: str = "linear") -> list[tuple[float, 
     is_long = decimals > 5 or max(abs(t) for t in ticks) >= 10_000
     if is_long and len(set(short)) == len(short):
         return list(zip(ticks, short, strict=True))
-    return [(t, f"{t:.{decimals}f}") for t in ticks]
+    # the typographic minus is meant
+    return [(t, f"{t:.{decimals}f}".replace("-", "−")) for t in ticks]  # noqa: RUF001
 
 
 def margin_for(labels: Iterable[str], least: float = 40) -> float:
     """Width that the longest label needs, in user units; at least ``least``."""
-    longest = max((min(len(label), MOST_CHARS) for label in labels), default=0)
-    return max(least, longest * CHAR_WIDTH + 14)
+    longest = max((_width(label[:MOST_CHARS]) for label in labels), default=0)
+    return max(least, longest + 14)
+
+
+def _width(label: str) -> float:
+    return sum(_CAPITAL_WIDTH if c.isupper() else CHAR_WIDTH for c in label)
 
 
 def _attribute(value: object) -> object:

@@ -10,3 +10,10 @@ for (const box of document.querySelectorAll(".command")) {
   });
   box.append(button);
 }
+for (const place of document.querySelectorAll("[data-copy]")) {
+  place.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(place.dataset.copy);
+    place.classList.add("copied");
+    setTimeout(() => { place.classList.remove("copied"); }, 1500);
+  });
+}

@@ -1,0 +1,331 @@
+"""The page of a study says what its documents say, whatever is in them or missing."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from page_reader import Reader, Table, assert_self_contained, read
+from study_files import METHODS, METRICS, REFERENCES, SLICES, study_claims, study_tables
+from twotower.report.formats import gain, integer, p_value, score
+from twotower.study.page import render, write_page
+
+DASH = "–"  # noqa: RUF001 an en dash is meant
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>&\x1b[31m'
+TITLES = {name: title for name, (title, _) in METHODS.items()}
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    """Not to be changed."""
+    return study_tables()
+
+
+@pytest.fixture(scope="module")
+def claims(tables: dict[str, Any]) -> list[dict[str, Any]]:
+    """Not to be changed."""
+    return study_claims(tables)
+
+
+@pytest.fixture(scope="module")
+def page(tables: dict[str, Any], claims: list[dict[str, Any]]) -> Reader:
+    """The page of all of it, read back."""
+    return read(render(tables, claims))
+
+
+def section(page: Reader, name: str) -> list[Table]:
+    return [table for table in page.tables if table.section == name]
+
+
+def settings(tables: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(d["name"], d["fraction"]) for d in tables["datasets"]]
+
+
+def title(method: str) -> str:
+    return TITLES.get(method, method.replace("_", " "))
+
+
+def lines(table: Table) -> dict[str, list[Any]]:
+    """Cells by the text of the row's head."""
+    return {row[0].text.strip(): row[1:] for row in table.rows}
+
+
+def differences(tables: dict[str, Any], against: str = "baseline") -> dict[tuple, dict[str, Any]]:
+    return {
+        (c["dataset"], c["fraction"], c["method"], c["metric"]): c
+        for c in tables["contrasts"]
+        if c["against"] == against
+    }
+
+
+def expected_gain(contrast: dict[str, Any]) -> str:
+    return ("" if contrast["significant"] else "≈ ") + gain(contrast["relative"])
+
+
+def test_the_page_is_whole_and_self_contained(
+    tables: dict[str, Any], claims: list[dict[str, Any]], page: Reader
+) -> None:
+    assert_self_contained(render(tables, claims))
+    ids = {a["id"] for tag, a in page.tags if tag == "section"}
+    linked = {(a.get("href") or "")[1:] for tag, a in page.tags if tag == "a"}
+    assert ids == linked
+    assert not re.search(r"\b(None|nan|undefined|Undefined)\b", " ".join(page.text))
+
+
+def test_every_mean_interval_and_gain_stands_in_its_place(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    shown = section(page, "results")
+    gaps = differences(tables)
+    assert len(shown) == len(settings(tables))
+    for row in tables["rows"]:
+        table = shown[settings(tables).index((row["dataset"], row["fraction"]))]
+        cells = lines(table)[title(row["method"])]
+        for i, metric in enumerate(METRICS):
+            mean, gained = cells[2 * i], cells[2 * i + 1]
+            told = row["metrics"][metric]
+            assert mean.text == score(told["value"])
+            assert mean.small == [f"{score(told['low'])}{DASH}{score(told['high'])}"]
+            gap = gaps.get((row["dataset"], row["fraction"], row["method"], metric))
+            if gap is not None:
+                assert gained.text == expected_gain(gap)
+                standing = "ahead" if gap["mean"] > 0 else "behind"
+                assert gained.classes[-1] == (standing if gap["significant"] else "same")
+
+
+def test_bold_is_the_highest_of_its_column_and_nothing_else(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    for where, table in zip(settings(tables), section(page, "results"), strict=True):
+        rows = [r for r in tables["rows"] if (r["dataset"], r["fraction"]) == where]
+        for i, metric in enumerate(METRICS):
+            body = [row for row in table.rows if len(row) == 1 + 2 * len(METRICS)][1:]
+            bold = [row[0].text for row in body if "best" in row[1 + 2 * i].classes]
+            top = max(rows, key=lambda r: r["metrics"][metric]["value"])
+            assert bold == [title(top["method"])]
+
+
+def test_what_sets_a_row_apart_stands_below_its_name(tables: dict[str, Any], page: Reader) -> None:
+    shown = dict(zip(settings(tables), section(page, "results"), strict=True))
+
+    def remarks(dataset: str, fraction: float, method: str) -> list[str]:
+        table = shown[dataset, fraction]
+        return next(row[0].small for row in table.rows if row[0].text.strip() == title(method))
+
+    assert remarks("debian", 0.1, "cfm") == ["undertrained: 2 of 5"]
+    assert remarks("debian", 1.0, "cfm") == []
+    assert remarks("completejourney", 1.0, "so") == []
+    assert " ".join(page.text).count("5 seeds, settings of debian") >= 2  # above the tables
+    assert remarks("movietweetings", 1.0, "rfm") == ["seeds missing: 1"]
+    assert remarks("wikispeedia", 1.0, "no_masking") == ["3 seeds"]
+    last = [row[0].text.strip() for row in shown["debian", 1.0].rows[-len(REFERENCES) :]]
+    assert last == [title(name) for name in REFERENCES]
+
+
+def test_slices_show_recall_with_its_gain(tables: dict[str, Any], page: Reader) -> None:
+    shown = dict(zip(settings(tables), section(page, "slices"), strict=True))
+    gaps = differences(tables)
+    order = [f"{part}_{metric}" for part in SLICES for metric in ("recall@10", "recall@50")]
+    for row in tables["rows"]:
+        where = (row["dataset"], row["fraction"])
+        for metric, cell in zip(order, lines(shown[where])[title(row["method"])], strict=True):
+            assert cell.text == score(row["metrics"][metric]["value"])
+            if gap := gaps.get((*where, row["method"], metric)):
+                assert cell.small == [expected_gain(gap)]
+
+
+def test_the_gains_of_all_settings_stand_in_one_table(tables: dict[str, Any], page: Reader) -> None:
+    gaps = differences(tables)
+    for metric, table in zip(tables["primary"], section(page, "gains"), strict=True):
+        for method in [m for m in METHODS if m != "baseline"]:
+            wanted = [expected_gain(gaps[(*where, method, metric)]) for where in settings(tables)]
+            assert [cell.text for cell in lines(table)[title(method)]] == wanted
+
+
+def test_claims_with_their_verdicts(claims: list[dict[str, Any]], page: Reader) -> None:
+    (table,) = section(page, "claims")
+    rows = [row for row in table.rows[1:] if len(row) > 1]
+    told = [row[0].text for row in table.rows if row[0].text in {c["note"] for c in claims}]
+    assert len(rows) == len(claims)
+    assert told == [claim["note"] for claim in claims if claim["note"]]
+    for claim, row in zip(claims, rows, strict=True):
+        texts = [cell.text for cell in row]
+        if claim["ours"] is None:
+            assert texts[:2] == ["all data", "… open"]
+            continue
+        where = claim["dataset"] + (" 10 %" if claim["fraction"] == 0.1 else "")
+        assert texts[0] == where
+        assert texts[1].split(" ", 1)[1] == claim["verdict"].replace("_", " ")
+        assert texts[2] == (gain(claim["paper"]) if claim["paper"] is not None else DASH)
+        assert texts[3] == gain(claim["ours"])
+        assert texts[4] == f"{gain(claim['low'])} to {gain(claim['high'])}"
+        assert texts[6] == (p_value(claim["p_holm"]) if claim["p_holm"] is not None else DASH)
+        assert texts[7] == (str(claim["seeds_needed"]) if claim["seeds_needed"] else "")
+
+
+def test_forest_points_are_filled_where_holm_finds_them(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    html = render(tables, claims)
+    part = html.split('<section id="differences">')[1].split("</section>")[0]
+    primary = [c for c in tables["contrasts"] if c["primary"]]
+    assert part.count('class="hollow"') == sum(not c["significant"] for c in primary)
+    assert part.count('class="dot"') == sum(c["significant"] for c in primary)
+
+
+def test_every_run_stands_with_its_numbers_and_its_command(
+    tables: dict[str, Any], claims: list[dict[str, Any]], page: Reader
+) -> None:
+    shown = {row[0].text: row for table in section(page, "runs") for row in table.rows}
+    commands = {a.get("data-copy") for _, a in page.tags if a.get("data-copy")}
+    for run in tables["runs"]:
+        cells = [cell.text for cell in shown[run["id"]]]
+        assert f"twotower reproduce runs.jsonl --run {run['id']}" in commands
+        assert cells[1] == title(run["method"])
+        if run["kind"] == "seed":
+            tested = [score(run["metrics"][metric]) for metric in METRICS]
+            steps = f"{run['best_step']} of {run['steps']}"
+            spent = integer(run["core_seconds"])
+            assert cells[2] == f"seed {run['seed']}"
+            assert cells[3:-2] == [score(run["validation"]), *tested, steps, spent]
+    marked = [row[0].text for row in shown.values() if row[2].small == ["undertrained"]]
+    assert sorted(marked) == sorted(run["id"] for run in tables["runs"] if run["undertrained"])
+
+
+def test_costs_add_up(tables: dict[str, Any], page: Reader) -> None:
+    table = section(page, "cost")[0]
+    for method in METHODS:
+        rows = [r for r in tables["rows"] if r["method"] == method]
+        spent = sum(r["core_seconds"] + (r["trial_core_seconds"] or 0) for r in rows)
+        assert lines(table)[title(method)][-1].text == integer(spent)
+
+
+def test_sweeps_draw_every_point_on_their_axis(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    part = render(tables, claims).split('<section id="sweeps">')[1].split("</section>")[0]
+    points = sum(len(sweep["points"]) for sweep in tables["sweeps"])
+    assert part.count("<circle") == 2 * points  # two primary metrics
+    assert part.count('class="level"') == 2 * 4  # 2 sweeps on 2 datasets, each in 2 metrics
+    for weight in ("0.03", "0.1", "0.3", "1", "3", "10"):
+        assert f">{weight}</text>" in part
+
+
+def test_the_headline_counts_claims_and_leaders(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    def headline(document: dict[str, Any], found: list[dict[str, Any]]) -> str:
+        match = re.search("<h1>(.*?)</h1>", render(document, found), flags=re.DOTALL)
+        assert match is not None
+        return match[1]
+
+    said = headline(tables, claims)
+    holds = sum(claim["verdict"] == "holds" for claim in claims)
+    assert said.startswith(f"So far, of {len(claims)} claims {holds} hold")
+    assert "has the highest Recall@50 in" in said
+    done = tables | {"complete": True}
+    assert headline(done, claims).startswith(f"Of {len(claims)} claims {holds} hold")
+    one = [c for c in claims if c["verdict"] == "holds"][:1]
+    assert headline(done | {"rows": [], "contrasts": []}, one) == "The one claim holds."
+    assert headline(done | {"rows": []}, []) == "No run is evaluated yet."
+
+
+def test_an_incomplete_study_says_so(tables: dict[str, Any], claims: list[dict[str, Any]]) -> None:
+    counts = f"{integer(tables['runs_done'])} of {integer(tables['runs_total'])}"
+    assert f"Incomplete: {counts} runs done" in render(tables, claims)
+    assert "Incomplete" not in render(tables | {"complete": True}, claims)
+
+
+def poisoned(value: Any) -> Any:
+    """The same document with EVIL behind every text and every free key."""
+    if isinstance(value, str):
+        return value if value in ("reference", "tuned", "borrowed") else value + EVIL
+    if isinstance(value, list):
+        return [poisoned(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    free = {"metrics", "settings", "facts", "versions", "baseline"}
+    return {
+        key: {k + EVIL: poisoned(v) for k, v in inner.items()}
+        if key in free and isinstance(inner, dict)
+        else poisoned(inner)
+        for key, inner in value.items()
+    }
+
+
+def test_texts_of_the_documents_are_never_markup(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    html = render(poisoned(tables), poisoned(claims), ledger=EVIL)
+    assert html.count("<script") == 1
+    assert "<img" not in html
+    assert not [a for _, a in read(html).tags if "onerror" in a]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: {},
+        lambda t: {key: [] if isinstance(value, list) else value for key, value in t.items()},
+        dict.fromkeys,
+        lambda t: t | {"rows": t["rows"][:1], "contrasts": [], "sweeps": [], "runs": t["runs"][:1]},
+        lambda t: t | {"rows": [r for r in t["rows"] if r["fraction"] == 1.0], "datasets": []},
+        lambda t: t | {"rows": [r for r in t["rows"] if r["method"] != "baseline"]},
+        lambda t: t | {"sweeps": [s | {"points": s["points"][:1]} for s in t["sweeps"]]},
+    ],
+    ids=["nothing", "empty lists", "nulls", "one row", "one fraction", "no baseline", "one point"],
+)
+def test_what_is_missing_leaves_a_whole_page(
+    tables: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    html = render(change(tables), [])
+    text = " ".join(read(html).text)
+    assert "No claim is decided yet." in text
+    assert not re.search(r"\b(None|nan|inf)\b", text)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_number_may_be_null_and_any_key_missing(
+    tables: dict[str, Any], claims: list[dict[str, Any]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+
+    def thinned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: thinned(v) for k, v in value.items() if rng.random() > 0.03}
+        if isinstance(value, list):
+            return [thinned(inner) for inner in value if rng.random() > 0.5]
+        return None if rng.random() < 0.05 else value
+
+    text = " ".join(read(render(thinned(tables), thinned(claims))).text)
+    assert not re.search(r"\b(None|nan|inf)\b", text)
+
+
+def test_the_documents_are_not_changed(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    own = copy.deepcopy((tables, claims))
+    render(*own)
+    assert own == (tables, claims)
+
+
+def test_the_page_is_written_beside_its_ledger(
+    tables: dict[str, Any],
+    claims: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_tables, own_claims = json.loads(json.dumps([tables, claims]))  # as from the files
+    write_page(own_tables, own_claims, Path("docs") / "paper" / "index.html")
+    html = (tmp_path / "docs" / "paper" / "index.html").read_text(encoding="utf-8")
+    assert html == render(tables, claims, "docs/paper/runs.jsonl")
+    assert f"twotower reproduce docs/paper/runs.jsonl --run {tables['runs'][0]['id']}" in html
+    write_page(tables, claims, tmp_path.parent / f"{tmp_path.name}-other.html")
+    elsewhere = (tmp_path.parent / f"{tmp_path.name}-other.html").read_text(encoding="utf-8")
+    assert str(tmp_path.parent) not in elsewhere
