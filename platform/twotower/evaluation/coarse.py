@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from twotower.evaluation.rounding import float32_loss, norms, sum_loss
+from twotower.kernels.memory import keep_freed_memory
 
 _RESULT_LOSS = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}
 _UNDERFLOW = 1e-30
@@ -65,7 +66,7 @@ class Coarse:
         self.width = _ceil(_ceil(len(item_ND), self.num_tiles), lanes) * lanes
         self._item_ND = item_ND
         if item_ND.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         self._by_onednn = dtype == torch.float32 and _has_onednn(item_ND.device)
         size = self.num_tiles * self.width * item_ND.shape[1] * dtype.itemsize
         self._kept: list[Tensor] = []
@@ -159,16 +160,6 @@ def dtypes(device: torch.device) -> Sequence[torch.dtype]:
 
 def _ceil(total: int, part: int) -> int:
     return -(-total // part)
-
-
-def _keep_freed_memory() -> None:
-    """Let the process keep what each tile frees for the next one.
-
-    glibc gives memory back to the system above twice the largest block it ever saw freed (heeding
-    blocks up to 32 MiB), and each tile's memory would be mapped and zeroed anew: half of the time
-    of float32, measured. One block that is never written to costs nothing and sets the mark.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _has_onednn(device: torch.device) -> bool:

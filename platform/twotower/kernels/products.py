@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+_STEP = 64
+"""Sizes that vary from step to step are cut into a multiple of this and a rest."""
+
 _LEAST_WORK = 1 << 20
 """Multiply-adds below which oneDNN's call, 10 us longer, costs more than it saves."""
 
@@ -36,6 +39,29 @@ def product(a_MK: Tensor, b_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
     if _by_onednn(a_MK, len(b_NK)):
         return _onednn(a_MK, b_NK, bias_N)
     return F.linear(a_MK, b_NK, bias_N)
+
+
+def product_by_rows(a_MK: Tensor, b_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """`product` for an M that varies from call to call.
+
+    oneDNN compiles a kernel for every new shape, which takes as long as a small product does. In
+    two parts, a multiple of 64 and less than 64, the shapes soon repeat.
+    """
+    whole = len(a_MK) - len(a_MK) % _STEP
+    if a_MK.is_cuda or whole in (0, len(a_MK)):
+        return product(a_MK, b_NK, bias_N)
+    parts = (a_MK[:whole], a_MK[whole:])
+    return torch.cat([product(part, b_NK, bias_N) for part in parts])
+
+
+def product_over_rows(a_KM: Tensor, b_KN: Tensor) -> Tensor:
+    """``a.T @ b`` for a K that varies from call to call; see `product_by_rows`."""
+    whole = len(a_KM) - len(a_KM) % _STEP
+    if a_KM.is_cuda or whole in (0, len(a_KM)):
+        return product(a_KM.T, b_KN.T)
+    parts = ((a_KM[:whole], b_KN[:whole]), (a_KM[whole:], b_KN[whole:]))
+    first, rest = (product(a.T, b.T) for a, b in parts)
+    return first + rest
 
 
 class Linear(nn.Linear):

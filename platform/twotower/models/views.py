@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from twotower.kernels.products import product
+from twotower.kernels.products import product, product_by_rows, product_over_rows
 from twotower.models.embeddings import Bags
 
 
@@ -112,7 +112,7 @@ class _SharedLinear(torch.autograd.Function):
         for part in _parts(views, len(x), x.device):
             bias = (bias_H + constant_SH.index_select(0, part.hidden).sum(0)).to(dtype)
             inputs, columns = _gathered(shown, weight_HSE, part)
-            out[part.out] = product(inputs, columns, bias)
+            out[part.out] = product_by_rows(inputs, columns, bias)
             if weight_HV.shape[1]:
                 dense = views.dense[part.view][part.source].to(dtype)
                 out[part.out].addmm_(dense, weight_HV.T)
@@ -130,7 +130,7 @@ class _SharedLinear(torch.autograd.Function):
         views, exact = cast("SharedViews", ctx.views), full_HW.dtype
         others = grad[: len(x)]
         grad_x = product(others, weight.T).to(ctx.source_type)
-        grad_weight = product(others.T, x.T).to(exact)
+        grad_weight = product_over_rows(others, x).to(exact)
         grad_HSE, grad_HV = _split(grad_weight, defaults_SE)
         grad_shown = torch.empty_like(shown, dtype=ctx.source_type)
         hidden_SH = grad_weight.new_zeros(len(defaults_SE), len(weight))
@@ -140,9 +140,9 @@ class _SharedLinear(torch.autograd.Function):
             inputs, columns = _gathered(shown, weight_HSE, part)
             into = (len(grad_part), len(part.shown), shown.shape[2])
             grad_shown[part.source].index_copy_(
-                1, part.shown, product(grad_part, columns.T).view(into).to(ctx.source_type)
+                1, part.shown, product_by_rows(grad_part, columns.T).view(into).to(ctx.source_type)
             )
-            grad_columns = product(grad_part.T, inputs.T).view(len(weight), *into[1:])
+            grad_columns = product_over_rows(grad_part, inputs).view(len(weight), *into[1:])
             grad_HSE.index_add_(1, part.shown, grad_columns.to(exact))
             summed_H = grad_part.sum(0, dtype=exact)
             hidden_SH.index_add_(0, part.hidden, summed_H.expand(len(part.hidden), -1))

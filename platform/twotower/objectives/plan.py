@@ -24,6 +24,10 @@ from twotower.objectives.masking import (
     feature_dropout,
 )
 
+_COLUMNS = 64
+"""Distinct items of a rank are embedded in multiples of this, so that products have few shapes:
+oneDNN compiles a kernel for every new one, which takes as long as a small product."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveInputs:
@@ -88,7 +92,8 @@ class Plan:
     """Sum of their weights."""
 
     main: ItemPass
-    """Items of the rows: each once, unless features are dropped row by row."""
+    """Items of the rows: each once but for a few (`_COLUMNS`), unless features are dropped row by
+    row."""
 
     row_to_main: Int64
     """int64 ``(b,)``: place of each row's item in ``main``."""
@@ -125,9 +130,7 @@ class Planner:
         items, row_to_main, counts = real.item, np.arange(len(real.item)), np.ones_like(real.item)
         hidden = self._feature_dropout(draws, real.position, lane=0)
         if hidden is None:
-            items, row_to_main, counts = np.unique(
-                real.item, return_inverse=True, return_counts=True
-            )
+            items, row_to_main, counts = distinct(real.item)
         weight = float(real.weight.sum(dtype=np.float64))
         ranks = group.exchange(len(items), len(real.item), weight)
         return Plan(
@@ -175,6 +178,30 @@ class Planner:
             return None
         at = torch.tensor(position).to(self._device, non_blocking=True)
         return feature_dropout(draws, at, self._columns, self._num_features, rate, lane=lane)
+
+
+def distinct(items_b: Int64) -> tuple[Int64, Int64, Int64]:
+    """Each item once, then as many rows on their own as fill up a multiple of `_COLUMNS`.
+
+    An item may stand in several columns: the softmax leaves out all of its columns but the
+    positive's own, and a column counts for its own rows.
+
+    Returns:
+        Items ``(d,)``, the place of each row's ``(b,)``, rows that each stands for ``(d,)``.
+    """
+    items, first, row_to_item, counts = np.unique(
+        items_b, return_index=True, return_inverse=True, return_counts=True
+    )
+    repeats = np.ones(len(items_b), dtype=np.bool_)
+    repeats[first] = False
+    alone = np.flatnonzero(repeats)[: -len(items) % _COLUMNS]
+    np.subtract.at(counts, row_to_item[alone], 1)
+    row_to_item[alone] = len(items) + np.arange(len(alone))
+    return (
+        np.concatenate([items, items_b[alone]]),
+        row_to_item,
+        np.concatenate([counts, np.ones(len(alone), dtype=counts.dtype)]),
+    )
 
 
 def _view_masks(config: ExperimentConfig, inputs: ObjectiveInputs, columns: list[int]) -> ViewMasks:

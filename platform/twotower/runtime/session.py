@@ -13,6 +13,7 @@ from twotower.core.errors import ConfigError, RunError
 from twotower.data.prepared import Prepared
 from twotower.data.reader import BatchReader
 from twotower.evaluation.evaluate import Evaluation
+from twotower.kernels.memory import keep_freed_memory
 from twotower.objectives.group import SINGLE, Group
 from twotower.runtime.fault import Injector
 from twotower.runtime.recorder import Recorder
@@ -71,6 +72,7 @@ def run_session(
         RunError: training failed; DivergedError where its numbers left the finite ones;
             UnfiredError where a planned failure never happened.
     """
+    keep_freed_memory()
     with recorder:
         return _run(config, prepared, recorder, place, parts, faults)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotower.kernels.products import Linear, product
+from twotower.kernels.products import Linear, product, product_by_rows, product_over_rows
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 LARGE, SMALL = (512, 96, 128), (7, 5, 3)  # on both sides of what oneDNN is called for
@@ -41,6 +41,17 @@ def test_transposed_views_give_the_same_product(
     expected = a.double() @ b.double().T
     torch.testing.assert_close(product(a, b).double(), expected, rtol=1e-5, atol=1e-4)
     assert torch.equal(product(a, b), product(a, b))
+
+
+@pytest.mark.parametrize("rows", [0, 5, 64, 300])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_varying_size_changes_nothing(rows: int, dtype: torch.dtype) -> None:
+    a, b, bias = drawn(rows, 96), drawn(128, 96, seed=1), drawn(128, seed=2)
+    a, b, bias = (t.to(dtype) for t in (a, b, bias))
+    tolerance = {"rtol": DTYPES[dtype], "atol": DTYPES[dtype] * 8}
+    torch.testing.assert_close(product_by_rows(a, b, bias), product(a, b, bias), **tolerance)
+    c = drawn(rows, 32, seed=3).to(dtype)
+    torch.testing.assert_close(product_over_rows(a, c), product(a.T, c.T), **tolerance)
 
 
 def test_no_rows_give_no_rows() -> None:

@@ -3,12 +3,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiny_catalogue import NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_inputs
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DataError
 from twotower.objectives.group import SINGLE, parts
-from twotower.objectives.plan import ObjectiveInputs, Planner
+from twotower.objectives.plan import ObjectiveInputs, Planner, distinct
 
 torch.set_num_threads(1)
 
@@ -56,10 +58,22 @@ def test_padding_is_absent_from_the_plan() -> None:
     assert np.array_equal(plan.ssl.items, batch.item[:11])
 
 
-def test_each_item_is_embedded_once_unless_features_drop_row_by_row() -> None:
+@given(st.integers(1, 200), st.integers(1, 400), st.integers(0, 9))
+def test_columns_fill_a_multiple_of_64_and_stand_for_every_row(
+    num_items: int, rows: int, seed: int
+) -> None:
+    items_b = np.random.default_rng(seed).integers(0, num_items, rows)
+    items, row_to_item, counts = distinct(items_b)
+    num_distinct = len(np.unique(items_b))
+    assert np.array_equal(items[:num_distinct], np.unique(items_b))
+    assert len(items) == min(rows, -(-num_distinct // 64) * 64)
+    assert np.array_equal(items[row_to_item], items_b)
+    assert np.array_equal(np.bincount(row_to_item, minlength=len(items)), counts)
+    assert (counts > 0).all()
+
+
+def test_every_row_embeds_its_item_where_features_drop_row_by_row() -> None:
     batch = tiny_batch(0)
-    plan = planner(tiny_experiment()).plan(batch, SINGLE)
-    assert np.array_equal(plan.main.items, np.unique(batch.item))
     plan = planner(tiny_experiment(loss__feature_dropout=0.5)).plan(batch, SINGLE)
     assert np.array_equal(plan.main.items, batch.item)
     assert plan.main.hidden is not None
