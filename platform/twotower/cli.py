@@ -270,6 +270,51 @@ def compare(
     out.print(tables.comparison_table(found))
 
 
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML of the study.")],
+    most: Annotated[
+        int | None, typer.Option("--most", min=1, help="Runs at once; as many as fit otherwise.")
+    ] = None,
+    run: Annotated[bool, typer.Option(help="No: only write the page of the runs so far.")] = True,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a plan of methods, data and seeds; write its tables, claims and page."""
+    from twotower.study.command import study as run_plan
+    from twotower.study.console import claims_table, results_table
+
+    with Display() as display:
+        found = run_plan(file, display.on_study, most=most, run=run, verbose=verbose)
+    if as_json:
+        emit(found)
+        return
+    for table in (*results_table(found), claims_table(found["claims"])):
+        out.print(table, "")
+    out.print(f"{found['runs_done']} of {found['runs_total']} runs   {found['folder']}/index.html")
+
+
+@app.command()
+def reproduce(
+    ledger: Annotated[Path, typer.Argument(metavar="LEDGER", help="A study's runs.jsonl.")],
+    run: Annotated[str, typer.Option(help="Digits of the run, as the page shows them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run one run of a study again and compare it bit for bit."""
+    from twotower.study.reproduce import reproduce as again
+
+    found = again(ledger, run)
+    if as_json:
+        emit(asdict(found))
+    else:
+        for line in found.machine:
+            out.print(f"not the same machine or code: {line}", style="dim", soft_wrap=True)
+        told = found.difference or "equal, bit for bit"
+        out.print(f"{found.run}: {told}", soft_wrap=True)
+    if found.difference:
+        raise typer.Exit(3)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def submit(
     action: Annotated[str, typer.Argument(help="prepare, train, evaluate, search, ...")],

@@ -19,6 +19,7 @@ RESUME_SAFE = (
     "train.num_workers",
     "train.threads",
     "train.device",
+    "train.checkpoint_async",
     "cluster",
     "fault",
 )
@@ -155,6 +156,9 @@ class Train(Section):
 
     checkpoint_every: Count = 200
     """Steps between checkpoints; one is also written at each validation."""
+
+    checkpoint_async: bool = True
+    """Write checkpoints beside training; false makes training wait for the disk."""
 
     log_every: Count = 50
     """Steps between lines of metrics.jsonl; each waits for the device once."""

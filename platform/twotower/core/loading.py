@@ -4,21 +4,17 @@ One override path: file, `--set`, search trials and tests all change a config by
 """
 
 import difflib
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError
+from twotower.core.validation import short, validated
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 30
@@ -176,73 +172,7 @@ def with_overrides(config: ExperimentConfig, changes: Mapping[str, Any]) -> Expe
 
 def build_config(document: Any, source: str) -> ExperimentConfig:
     """Check a plain mapping against the schema; strict types, every problem named at once."""
-    try:
-        text = json.dumps(document, allow_nan=True)
-        return ExperimentConfig.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        problems: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
-            path, problem = _explain(detail, document)
-            problems.setdefault(path, []).append(problem)
-        lines = [f"{path}: {' or '.join(said)}" for path, said in problems.items()]
-        raise ConfigError(f"{source}: {'; '.join(lines)}") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}") from None
-
-
-def _explain(detail: ErrorDetails, document: Any) -> tuple[str, str]:
-    """Dotted path of a problem and what is wrong there."""
-    kind, message = detail["type"], detail["msg"]
-    location = _real_location(detail["loc"], document, keep_last=kind == "missing")
-    path = ".".join(location)
-    if kind == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return path, f"unknown key; {hint}"
-    if kind == "missing":
-        return path, "is required"
-    if kind == "value_error":
-        key, _, text = message.removeprefix("Value error, ").partition(": ")
-        if not text:
-            return path or "config", key
-        return f"{path}.{key}" if path else key, text
-    if kind == "string_pattern_mismatch" and path == "name":
-        message = "lower-case letters, digits, '_', '-' and '.', first a letter, at most 64"
-    return path or "config", f"{message[:1].lower()}{message[1:]}, got {_short(detail['input'])}"
-
-
-def _real_location(location: tuple[int | str, ...], document: Any, keep_last: bool) -> list[str]:
-    """Parts of a pydantic location that are keys of the document; it also names union members."""
-    real: list[str] = []
-    for place, part in enumerate(location):
-        inside = part in document if isinstance(document, dict) else isinstance(part, int)
-        if inside and isinstance(document, dict | list):
-            document = document[part]  # type: ignore[index]
-        elif not (keep_last and place == len(location) - 1):
-            continue
-        real.append(str(part))
-    return real
-
-
-def _known_keys(location: list[str]) -> list[str]:
-    """Field names of the section (or, of a union, the sections) at a path."""
-    models: list[type[BaseModel]] = [ExperimentConfig]
-    for name in location:
-        below: list[type[BaseModel]] = []
-        for model in models:
-            field = model.model_fields.get(name)
-            below += _sections(field.annotation) if field else [model]
-        models = below
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType, dict, tuple):
-        return [model for part in get_args(annotation) for model in _sections(part)]
-    return []
+    return validated(ExperimentConfig, document, source)
 
 
 def _set(document: dict[str, Any], key: str, value: Any) -> None:
@@ -254,7 +184,7 @@ def _set(document: dict[str, Any], key: str, value: Any) -> None:
             below = section[name] = {}
         if not isinstance(below, dict):
             raise ConfigError(
-                f"{key}: {'.'.join(parents[: place + 1])} is {_short(below)}, not a section"
+                f"{key}: {'.'.join(parents[: place + 1])} is {short(below)}, not a section"
             )
         section = below
     section[leaf] = value
@@ -284,10 +214,3 @@ def _line(node: Any) -> int:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

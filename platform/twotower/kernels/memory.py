@@ -8,6 +8,14 @@ _KEPT = 1 << 30
 _LARGEST = 32 << 20
 """The largest block that glibc lets come out of its heap."""
 
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(_KEPT),
+    "MALLOC_MMAP_THRESHOLD_": str(_LARGEST),
+}
+"""The same for a process that is yet to start, and for all its threads: `mallopt` reaches the heap
+of the first one alone."""
+
 
 def keep_freed_memory() -> None:
     """Let this process keep up to 1 GiB that it frees, blocks up to 32 MiB.

@@ -38,6 +38,30 @@ class Trials(Protocol):
         ...
 
 
+class Study(Protocol):
+    """What the display needs to know of a study under way."""
+
+    @property
+    def done(self) -> int:
+        """Runs that have ended."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Runs of the whole study."""
+        ...
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that are left at the pace of like runs; None while that is not known."""
+        ...
+
+    @property
+    def doing(self) -> str:
+        """What happens now."""
+        ...
+
+
 class Display:
     """One line that moves: what is done now, how far it is, how long it will take.
 
@@ -122,4 +146,15 @@ class Display:
         detail = f"best {best.value:.4f} (trial {best.number})" if best is not None else ""
         self.show("searching", progress.finished, progress.total, detail)
 
+    def on_study(self, progress: Study) -> None:
+        """Progress of a study: runs ended of all, and the time left by what like runs took."""
+        left = "" if progress.left_s is None else f"about {_hours(progress.left_s)} left, "
+        count = f"{progress.done} of {progress.total} runs, "
+        self.show("studying", progress.done, progress.total, f"{count}{left}{progress.doing}")
+
     _total: float | None = None
+
+
+def _hours(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -41,6 +41,7 @@ ACTIONS = {
     ),
     "resume": Action("tune/resume.py", "Go on with a search.", ("search", "more_trials")),
     "report": Action("tune/report.py", "Show a search.", ("search",)),
+    "study": Action("jobs/study.py", "Run a study.", ("study",)),
     "benchmark": Action("jobs/benchmark.py", "Measure training.", ("folder", "repeats")),
 }
 """What can be submitted, by name."""
@@ -49,6 +50,7 @@ _ARGUMENTS = {
     "config": (("config",), {"metavar": "CONFIG", "help": "YAML file of the experiment"}),
     "run": (("run",), {"metavar": "RUN", "help": "run directory"}),
     "search": (("search",), {"metavar": "SEARCH", "help": "search directory"}),
+    "study": (("study",), {"metavar": "STUDY", "help": "YAML file of the study"}),
     "set": (
         ("--set",),
         {"metavar": "PATH=VALUE", "action": "append", "default": [], "help": "change one value"},
@@ -64,7 +66,7 @@ _ARGUMENTS = {
     "no_prune": (("--no-prune",), {"action": "store_true", "help": "let weak trials run on"}),
 }
 
-_FILES = ("config", "space")
+_FILES = ("config", "space", "study")
 """Arguments that are files of the working directory."""
 
 

@@ -13,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from twotower.core.config import ExperimentConfig, Train
 from twotower.core.errors import RunError, TwotowerError
 from twotower.core.storage import Store
+from twotower.kernels import memory
 from twotower.runtime.cluster import ClusterInfo
 from twotower.runtime.environment import environment
 from twotower.runtime.worker import train_worker
@@ -143,6 +144,8 @@ def _trainer(config: ExperimentConfig, work: Work) -> TorchTrainer:
         run_config=RunConfig(
             name=work.name,
             storage_path=f"{work.store}/{_FOLDER}",
+            # Ray Train calls the worker's function in a thread of its own.
+            worker_runtime_env={"env_vars": dict(memory.ENVIRONMENT)},
             failure_config=FailureConfig(
                 max_failures=train.max_failures, controller_failure_limit=train.max_failures
             ),

@@ -55,7 +55,12 @@ def train_reference(
     machine = machine or Machine()
     faults = injector(config, store)
     kept_in = faults.watch_store() if faults else store
-    recorder = Recorder(kept_in, watch or Watch(), keep=config.train.keep_checkpoints)
+    recorder = Recorder(
+        kept_in,
+        watch or Watch(),
+        keep=config.train.keep_checkpoints,
+        background=config.train.checkpoint_async,
+    )
     parts: tuple[EvalPart, ...] = ("validation", "test") if final else ()
     with _threads(machine.threads):
         place = Place(torch.device(machine.device))

@@ -54,7 +54,13 @@ def train_worker(setup: Mapping[str, str]) -> dict[str, Any]:
     watch = Watch(on_line=_report, should_stop=_StopFile(store).stands if rank == 0 else None)
     faults = injector(config, store, rank)
     kept_in = faults.watch_store() if faults else store
-    recorder = Recorder(kept_in, watch, keep=config.train.keep_checkpoints, rank=rank)
+    recorder = Recorder(
+        kept_in,
+        watch,
+        keep=config.train.keep_checkpoints,
+        rank=rank,
+        background=config.train.checkpoint_async,
+    )
     try:
         prepared = Prepared.open(setup["prepared"])
         outcome = run_session(config, prepared, recorder, Place(device, group), faults=faults)

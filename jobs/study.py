@@ -1,0 +1,32 @@
+"""Run a study on a cluster: `python jobs/study.py STUDY`.
+
+Runs what its ledger lacks, as many runs at once as fit, and writes tables, claims and page beside
+it. As a job, from the repository's root, with the study's folder on storage that all nodes share:
+
+    ray job submit --working-dir . --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' \
+        -- python jobs/study.py configs/studies/paper.yaml
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from twotower.report.console import Display
+from twotower.runtime import entry
+from twotower.study.command import study
+from twotower.study.console import claims_table, results_table
+
+
+def main() -> None:
+    """Run the study, print its tables and where the page is."""
+    arguments = entry.parse("study")
+    with Display() as display:
+        found = study(Path(arguments.study), display.on_study)
+    console = Console(highlight=False)
+    for table in (*results_table(found), claims_table(found["claims"])):
+        console.print(table, "")
+    print(f"{found['folder']}/index.html")
+
+
+if __name__ == "__main__":
+    entry.run(main)

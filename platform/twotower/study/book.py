@@ -1,0 +1,126 @@
+"""Which runs a study's ledger still lacks, and which of them may start."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from twotower.core.errors import RunError
+from twotower.runtime.journal import Trial, best_of
+from twotower.runtime.proposals import Proposer
+from twotower.study.cells import Cell, Key, Kind, RunSpec, reference_run, seed_runs, trial_run
+from twotower.study.ledger import Ledger, Line
+from twotower.study.load import Study
+
+
+class Book:
+    """A study and its ledger, side by side; the ledger may grow meanwhile."""
+
+    def __init__(self, study: Study, ledger: Ledger) -> None:
+        """Read both."""
+        self._study, self._ledger = study, ledger
+        self._cells = {cell.key: cell for cell in study.cells}
+        self._trials: dict[Key, list[RunSpec]] = {cell.key: [] for cell in study.cells}
+        self._finals: dict[Key, list[RunSpec]] = {}
+        self._references: dict[tuple[str, float], RunSpec] = {}
+        if study.plan.references:
+            for cell in study.rows():
+                self._references.setdefault(cell.key.place, reference_run(cell))
+        self.total = len(self._references)
+        self.total += sum(cell.trials + len(cell.seeds) for cell in study.cells)
+
+    @property
+    def left(self) -> int:
+        """Runs that have not ended."""
+        return sum(self.left_by_place().values())
+
+    def left_by_place(self) -> Counter[tuple[str, float, Kind]]:
+        """The same by dataset, fraction and kind."""
+        left: Counter[tuple[str, float, Kind]] = Counter()
+        for place, spec in self._references.items():
+            left[*place, "reference"] += self._ledger.run(spec.id) is None
+        for cell in self._study.cells:
+            left[*cell.key.place, "trial"] += cell.trials - len(self.trials(cell))
+            left[*cell.key.place, "seed"] += len(cell.seeds) - len(self.seed_lines(cell))
+        return left
+
+    def ready(self) -> Iterator[RunSpec]:
+        """Runs that may start now, in the order of the file; within a cell tuning comes first."""
+        wanted = list(self._references.values())
+        for cell in self._study.cells:
+            trials = self.trials(cell)
+            if len(trials) < cell.trials:
+                wanted.append(self._trial(cell, trials))
+            else:
+                wanted += self._final(cell)
+        yield from (spec for spec in wanted if self._ledger.run(spec.id) is None)
+
+    def settings(self, cell: Cell) -> Mapping[str, Any] | None:
+        """What tuning chose for a cell, its own or its lender's; None before that ended.
+
+        Raises:
+            RunError: not one trial ended with a metric.
+        """
+        if cell.lender is not None:
+            return self.settings(self._cells[cell.lender])
+        trials = self.trials(cell)
+        if len(trials) < cell.trials:
+            return None
+        best = best_of(trials)
+        if best is None and cell.trials:
+            raise RunError(f"{cell.key}: none of {cell.trials} trials ended with a metric")
+        return best.params if best else {}
+
+    def trials(self, cell: Cell) -> list[Trial]:
+        """A cell's trials that ended, from the first on: each point follows from those before."""
+        ended: list[Trial] = []
+        while len(ended) < cell.trials:
+            line = self._ledger.run(self._trial(cell, ended).id)
+            if line is None:
+                break
+            state = "complete" if line["status"] == "done" else "diverged"
+            params = dict(self._trials[cell.key][len(ended)].params)
+            ended.append(Trial(len(ended), params, state, line["value"]))
+        return ended
+
+    def trial_lines(self, cell: Cell) -> list[Line]:
+        """The ledger's lines of a cell's trials, by number."""
+        ended = self._trials[cell.key][: len(self.trials(cell))]
+        return self._lines(ended)
+
+    def seed_lines(self, cell: Cell) -> list[Line]:
+        """The ledger's lines of a cell's final runs, in the order of the seeds."""
+        return self._lines(self._final(cell))
+
+    def reference_line(self, place: tuple[str, float]) -> Line | None:
+        """The ledger's line of popularity, content and item-kNN."""
+        spec = self._references.get(place)
+        return self._ledger.run(spec.id) if spec else None
+
+    def _lines(self, specs: list[RunSpec]) -> list[Line]:
+        found = (self._ledger.run(spec.id) for spec in specs)
+        return [line for line in found if line is not None]
+
+    def _final(self, cell: Cell) -> list[RunSpec]:
+        if cell.key not in self._finals:
+            params = self.settings(cell)
+            if params is None:
+                return []
+            self._finals[cell.key] = seed_runs(cell, params)
+        return self._finals[cell.key]
+
+    def _trial(self, cell: Cell, before: list[Trial]) -> RunSpec:
+        """The trial after these; proposed once, and the same in every process."""
+        specs = self._trials[cell.key]
+        if len(before) == len(specs):
+            assert cell.space is not None, cell.key
+            proposer = Proposer(
+                cell.space,
+                seed=self._study.plan.tuning_seed,
+                num_trials=cell.trials,
+                first=cell.space.own_point(cell.config),
+                known=before,
+            )
+            proposed = proposer.propose()
+            assert proposed is not None, "a space has at least as many points as trials"
+            specs.append(trial_run(cell, len(before), proposed[0]))
+        return specs[len(before)]

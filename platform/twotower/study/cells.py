@@ -1,0 +1,95 @@
+"""A study's cells (a method on a dataset at a fraction) and the runs each of them needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.loading import with_overrides
+from twotower.core.records import fingerprint, identity
+from twotower.core.space import SearchSpace
+
+Kind = Literal["trial", "seed", "reference"]
+
+
+class Key(NamedTuple):
+    """Which cell."""
+
+    dataset: str
+    fraction: float
+    method: str
+
+    @property
+    def place(self) -> tuple[str, float]:
+        """Dataset and fraction: what is compared with each other."""
+        return self.dataset, self.fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method on one dataset at one fraction."""
+
+    key: Key
+    config: ExperimentConfig
+    """With the study's, the dataset's and the method's changes."""
+
+    space: SearchSpace | None
+    """What is tuned here; None = nothing is."""
+
+    trials: int
+    """Trials of the tuning; 0 where settings are borrowed or stay as they are."""
+
+    seeds: tuple[int, ...]
+    lender: Key | None = None
+    """Cell whose winner is taken over."""
+
+    last: Mapping[str, Any] | None = None
+    """Changes that a borrowed winner does not override, by dotted path."""
+
+    sweep: str | None = None
+    """Figure that the cell is a point of; None = a row of the tables."""
+
+    value: Any = None
+    """What the figure's path is set to."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, whole: equal configs of one kind are one run, whatever cell asks for it."""
+
+    key: Key
+    kind: Kind
+    config: ExperimentConfig
+    params: Mapping[str, Any]
+    """Settings by dotted path that tuning chose."""
+
+    trial: int | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """12 digits of the fingerprint of what the run computes."""
+        config = identity(self.config)
+        if self.kind == "reference":
+            config = {"data": config["data"], "eval": config["eval"]}
+        return fingerprint({"kind": self.kind, "config": config})[:12]
+
+
+def seed_runs(cell: Cell, params: Mapping[str, Any]) -> list[RunSpec]:
+    """The final runs of a cell at its settings."""
+    config = with_overrides(cell.config, {**params, **(cell.last or {})})
+    return [
+        RunSpec(cell.key, "seed", with_overrides(config, {"seed": seed}), params)
+        for seed in cell.seeds
+    ]
+
+
+def trial_run(cell: Cell, number: int, params: Mapping[str, Any]) -> RunSpec:
+    """One trial of a cell's tuning."""
+    assert cell.space is not None, cell.key
+    return RunSpec(cell.key, "trial", cell.space.apply(cell.config, params), params, number)
+
+
+def reference_run(cell: Cell) -> RunSpec:
+    """Popularity, content and item-kNN where a cell is."""
+    return RunSpec(Key(*cell.key.place, "references"), "reference", cell.config, {})

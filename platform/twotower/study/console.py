@@ -1,0 +1,72 @@
+"""A study's results as tables for the console."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from twotower.report.formats import metric_label
+
+_MARKS = {True: "*", False: ""}
+
+
+def results_table(tables: Mapping[str, Any]) -> Iterator[Table]:
+    """One table a dataset and fraction: methods in rows, the primary metrics with intervals."""
+    significant = {
+        (c["dataset"], c["fraction"], c["method"], c["metric"]): c["significant"]
+        for c in tables["contrasts"]
+        if c["against"] == tables["baseline"] and c["primary"]
+    }
+    metrics = tables["primary"]
+    places = dict.fromkeys((row["dataset"], row["fraction"]) for row in tables["rows"])
+    for dataset, fraction in places:
+        table = Table(
+            "method",
+            title=f"{dataset} at {fraction:.0%} of the train pairs; * differs from the baseline",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
+        for metric in metrics:
+            table.add_column(metric_label(metric), justify="right")
+        table.add_column("seeds", justify="right")
+        for row in tables["rows"]:
+            if (row["dataset"], row["fraction"]) == (dataset, fraction):
+                stars = [significant.get((dataset, fraction, row["method"], m)) for m in metrics]
+                values = [row["metrics"].get(metric) for metric in metrics]
+                cells = [
+                    _value(value) + _MARKS[bool(star)]
+                    for value, star in zip(values, stars, strict=True)
+                ]
+                table.add_row(row["method"], *cells, str(len(row["seeds"]) or ""))
+        yield table
+
+
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """Claims with the paper's relative gain, ours, and the verdict."""
+    table = Table("claim", "data", box=None, pad_edge=False, header_style="bold")
+    for name in ("paper", "ours", "interval", "verdict"):
+        table.add_column(name, justify="right")
+    for claim in claims:
+        table.add_row(
+            claim["claim"],
+            f"{claim['dataset']} {claim['fraction']:.0%}",
+            _gain(claim["paper"]),
+            _gain(claim["ours"]),
+            f"{_gain(claim['low'])} to {_gain(claim['high'])}" if claim["low"] is not None else "",
+            claim["verdict"].replace("_", " "),
+        )
+    return table
+
+
+def _value(found: Mapping[str, Any] | None) -> str:
+    if not found or found["value"] is None:
+        return ""
+    if found["low"] is None:
+        return f"{found['value']:.4f}"
+    return f"{found['value']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
+
+
+def _gain(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1%}"

@@ -1,0 +1,88 @@
+"""The ledger of a study: one line a finished run, committed with the repository.
+
+What many runs share (config, protocol, environment, data) stands once, in a line of its own that
+the runs' lines name by the digits of its fingerprint. Lines only grow in number, so a study goes on
+after weeks and on another machine, and two ledgers of one study can be put one after the other.
+"""
+
+import base64
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from twotower.core.errors import DataError
+from twotower.core.records import fingerprint
+from twotower.core.storage import Store
+from twotower.evaluation.metrics import Int32
+from twotower.runtime.json_lines import JsonLines
+
+FILE = "runs.jsonl"
+
+Line = dict[str, Any]
+
+
+class Ledger:
+    """The runs of one study's folder; one writer."""
+
+    def __init__(self, store: Store) -> None:
+        """Read what is there; nothing is written."""
+        self._store, self._file = store, JsonLines(store, FILE)
+        self._noted: dict[str, Any] = {}
+        self._runs: dict[str, Line] = {}
+        for line in self._file.lines():
+            if "note" in line:
+                self._noted[line["note"]] = line["value"]
+            else:
+                self._runs[line["id"]] = line
+
+    def take_over(self) -> None:
+        """Drop what a crash left of a line at the end, before the first line is written."""
+        self._file.keep(lambda _: True)
+
+    def run(self, run_id: str) -> Line | None:
+        """One run's line, None where it has not ended yet."""
+        return self._runs.get(run_id)
+
+    def runs(self) -> list[Line]:
+        """All runs, in the order in which they ended."""
+        return list(self._runs.values())
+
+    def noted(self, digits: str) -> Any:
+        """A document that runs share; DataError where the ledger lacks it."""
+        if digits not in self._noted:
+            raise DataError(f"{self._store.uri}/{FILE}: note {digits} is missing; a line was lost")
+        return self._noted[digits]
+
+    def note(self, value: Any) -> str:
+        """Write a document down unless it stands already; its digits."""
+        digits = fingerprint(value)[:12]
+        if digits not in self._noted:
+            self._file.append({"note": digits, "value": value})
+            self._noted[digits] = value
+        return digits
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Write a finished run down, durably."""
+        self._file.append(dict(line))
+        self._file.sync()
+        self._runs[line["id"]] = dict(line)
+
+
+def pack(ranks_P: Int32) -> str:
+    """Ranks as text: 16 bits each, zlib, base85; most are 0 and take next to nothing."""
+    return base64.b85encode(zlib.compress(ranks_P.astype("<u2").tobytes(), 9)).decode()
+
+
+def unpack(text: str) -> Int32:
+    """Inverse of `pack`.
+
+    Raises:
+        DataError: the text is damaged.
+    """
+    try:
+        data = zlib.decompress(base64.b85decode(text))
+    except (ValueError, zlib.error) as error:
+        raise DataError(f"{FILE}: the ranks of a run are damaged: {error}") from None
+    return np.frombuffer(data, dtype="<u2").astype(np.int32)

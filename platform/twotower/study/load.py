@@ -1,0 +1,142 @@
+"""A study's file read and checked, every config and search space of it, before anything runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.errors import ConfigError
+from twotower.core.loading import load_config, parse_yaml, with_overrides
+from twotower.core.space_loading import build_space
+from twotower.core.validation import validated
+from twotower.study.cells import Cell, Key
+from twotower.study.schema import Dataset, Method, StudyPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A plan and all its cells."""
+
+    plan: StudyPlan
+    source: Path
+    cells: tuple[Cell, ...]
+    """Rows of the tables first, dataset by dataset; points of figures after them."""
+
+    def cell(self, key: Key) -> Cell:
+        """One cell by its key."""
+        return next(cell for cell in self.cells if cell.key == key)
+
+    def rows(self) -> list[Cell]:
+        """The cells that are rows of tables."""
+        return [cell for cell in self.cells if cell.sweep is None]
+
+    def places(self) -> list[tuple[str, float]]:
+        """Every dataset and fraction, in the file's order."""
+        return list(dict.fromkeys(cell.key.place for cell in self.rows()))
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study.
+
+    Raises:
+        ConfigError: file, key, config or space is wrong; each is named, with its cell.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: can't be read: {error}") from None
+    plan = validated(StudyPlan, parse_yaml(text, str(file)), str(file))
+    rows = list(_rows(plan, file))
+    known = {cell.key: cell for cell in rows}
+    for cell in rows:
+        if cell.lender is not None and cell.lender not in known:
+            raise ConfigError(
+                f"{file}: {_named(cell.key)} takes settings from {_named(cell.lender)}, "
+                "which the study does not run"
+            )
+    return Study(plan, file, (*rows, *_points(plan, known, file)))
+
+
+def _rows(plan: StudyPlan, file: Path) -> Iterator[Cell]:
+    for name, dataset in plan.datasets.items():
+        base = _base(plan, name, dataset, file)
+        for fraction in dataset.fractions:
+            for label in dataset.methods or plan.methods:
+                yield _row(plan, Key(name, fraction, label), base, file)
+
+
+def _base(plan: StudyPlan, name: str, dataset: Dataset, file: Path) -> ExperimentConfig:
+    changes = {
+        **plan.set,
+        **dataset.set,
+        "seed": plan.tuning_seed,
+        "eval.confidence": plan.confidence,
+        "train.threads": plan.threads,
+        "train.num_workers": 1,
+    }
+    config = load_config(file.parent / dataset.config).config
+    return _changed(config, changes, f"{file}: datasets.{name}")
+
+
+def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
+    method, dataset = plan.methods[key.method], plan.datasets[key.dataset]
+    where = f"{file}: {_named(key)}"
+    changes = {**method.set, "data.fraction": key.fraction}
+    config = _changed(base, changes, where)
+    seeds = plan.seeds[: dataset.seeds or len(plan.seeds)]
+    if dataset.settings_from is not None:
+        lender = Key(dataset.settings_from, _lent_fraction(plan, key), key.method)
+        return Cell(key, config, None, 0, seeds, lender)
+    if method.settings_from is not None:
+        lender = Key(key.dataset, key.fraction, method.settings_from)
+        return Cell(key, config, None, 0, seeds, lender, method.set)
+    space = _space(plan, method)
+    if not plan.trials or not space:
+        return Cell(key, config, None, 0, seeds)
+    built = build_space(space, config, where)
+    trials = plan.trials if built.size is None else min(plan.trials, built.size)
+    return Cell(key, config, built, trials, seeds)
+
+
+def _lent_fraction(plan: StudyPlan, key: Key) -> float:
+    """The lender's nearest fraction."""
+    lender = plan.datasets[key.dataset].settings_from
+    assert lender is not None
+    return min(plan.datasets[lender].fractions, key=lambda fraction: abs(fraction - key.fraction))
+
+
+def _points(plan: StudyPlan, known: dict[Key, Cell], file: Path) -> Iterator[Cell]:
+    for name, sweep in plan.sweeps.items():
+        seeds = plan.seeds[: sweep.seeds or len(plan.seeds)]
+        for dataset in sweep.datasets:
+            for fraction in sweep.fractions:
+                start = Key(dataset, fraction, sweep.method)
+                if start not in known:
+                    raise ConfigError(
+                        f"{file}: sweeps.{name}: the study does not run {_named(start)}"
+                    )
+                for value in sweep.values:
+                    key = Key(dataset, fraction, f"{name}={value}")
+                    own = known[start]
+                    last = {**(own.last or {}), sweep.path: value}
+                    config = _changed(own.config, last, f"{file}: sweeps.{name}")
+                    lender = own.lender or start
+                    yield Cell(key, config, None, 0, seeds, lender, last, name, value)
+
+
+def _space(plan: StudyPlan, method: Method) -> dict[str, Any]:
+    fixed = {path for path in plan.space if path in method.set and path not in method.space}
+    return {path: spec for path, spec in plan.space.items() if path not in fixed} | method.space
+
+
+def _changed(config: ExperimentConfig, changes: dict[str, Any], where: str) -> ExperimentConfig:
+    try:
+        return with_overrides(config, changes)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {str(error).removeprefix('override: ')}") from None
+
+
+def _named(key: Key) -> str:
+    return f"{key.method} on {key.dataset} at {key.fraction:g}"

@@ -1,0 +1,219 @@
+"""The YAML of a study: which methods, on which data, how tuned, how often.
+
+name: paper
+seeds: [101, 102, 103, 104, 105]
+trials: 8
+set: {train.num_epochs: 12}
+space: {train.learning_rate: {low: 0.003, high: 0.1, scale: log}}
+datasets:
+debian: {config: ../debian.yaml, fractions: [1.0, 0.1]}
+
+Methods:
+baseline: {}
+cfm: {set: {ssl.weight: 0.3}, space: {ssl.weight: {low: 0.03, high: 3.0, scale: log}}}
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from twotower.core.section import Count, Section, Share, Text
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Dataset(Section):
+    """One config, at one or more shares of its train pairs."""
+
+    config: Text
+    """The experiment's YAML; a relative path counts from the study's own folder."""
+
+    fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """Shares of the train pairs (`data.fraction`)."""
+
+    set: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Changes of the config, by dotted path; after the study's own."""
+
+    seeds: Count | None = None
+    """How many of the study's seeds are run here; null = all."""
+
+    settings_from: Name | None = None
+    """Dataset whose winners are taken over instead of tuning here; such rows are marked."""
+
+    methods: tuple[Name, ...] | None = None
+    """Methods that are run here; null = all."""
+
+
+class Method(Section):
+    """A named change of the config, and what is tuned beside what all methods tune."""
+
+    title: Text | None = None
+    """As tables show it; null = the name."""
+
+    set: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Changes of the config, by dotted path."""
+
+    space: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Searched besides the study's own space."""
+
+    settings_from: Name | None = None
+    """Method whose winner is taken over (less what `set` names) instead of tuning."""
+
+
+class Sweep(Section):
+    """A figure: one value changed along a line, everything else at a method's winner."""
+
+    title: Text
+    """Above the figure."""
+
+    method: Name
+    """Whose winner it starts from."""
+
+    path: Text
+    """The dotted path that is changed."""
+
+    values: Annotated[tuple[Any, ...], Field(min_length=2)]
+    """What it is set to."""
+
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Where."""
+
+    fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """Shares of the train pairs."""
+
+    seeds: Count | None = None
+    """How many of the study's seeds; null = all."""
+
+
+class Claim(Section):
+    """A sentence that the study's numbers uphold, contradict or leave open."""
+
+    claim: Text
+    """The sentence."""
+
+    method: Name
+    """Claimed to be better."""
+
+    against: Name
+    """Than this one."""
+
+    metric: Text = "recall@50"
+    """On test; a slice's has its name in front: `tail_recall@50`."""
+
+    fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """Where it is claimed."""
+
+    datasets: tuple[Name, ...] | None = None
+    """Where it is claimed; null = everywhere."""
+
+    paper: float | None = None
+    """The paper's relative gain, signed: 0.041 = 4.1 % more; null = it gives none."""
+
+    paper_fractions: dict[str, float] = Field(default_factory=dict[str, float])
+    """The same where it differs by fraction: `{"0.1": 0.183}`."""
+
+    grows_from: Fraction | None = None
+    """The claim is that the relative gain is larger than at this fraction."""
+
+    more_than: Text | None = None
+    """The claim is that the relative gain is larger than that in this other metric."""
+
+    def paper_gain(self, fraction: float) -> float | None:
+        """The paper's relative gain at a fraction."""
+        return self.paper_fractions.get(f"{fraction:g}", self.paper)
+
+
+class StudyPlan(Section):
+    """A study, whole."""
+
+    name: Name
+    """Stem of its folders."""
+
+    title: Text
+    """Heading of its page."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """Training seeds of every method's final runs; not the one that trials train with."""
+
+    trials: Annotated[int, Field(ge=0)] = 8
+    """Trials of every method's search, selected on validation; 0 = settings as they are."""
+
+    tuning_seed: Seed = 0
+    """Training seed of the trials, and of the search's own draws."""
+
+    set: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Changes of every config, by dotted path."""
+
+    space: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Searched for every method."""
+
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
+
+    baseline: Name = "baseline"
+    """Method that all others are compared with."""
+
+    primary: tuple[Text, ...] = ("recall@50", "tail_recall@50")
+    """Metrics of the primary family: methods x these, within a dataset and fraction, Holm."""
+
+    references: bool = True
+    """Also measure popularity, content and item-kNN."""
+
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict[str, Sweep])
+    claims: tuple[Claim, ...] = ()
+
+    folder: Text
+    """Where ledger, tables and page go; a relative path counts from the current folder."""
+
+    threads: Count = 1
+    """CPUs (and torch threads) of one run; part of what makes it bitwise repeatable."""
+
+    confidence: Annotated[Share, Field(gt=0.5)] = 0.95
+    """Of all intervals."""
+
+    kind: Literal["study"] = "study"
+    """Tells a study's file from a config's."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudyPlan":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: must be distinct, got {list(self.seeds)}")
+        if self.tuning_seed in self.seeds:
+            raise ValueError(
+                f"seeds: {self.tuning_seed} is the tuning seed; final runs need seeds of their own"
+            )
+        self._known("baseline", [self.baseline], self.methods)
+        for name, dataset in self.datasets.items():
+            self._check_dataset(name, dataset)
+        for name, method in self.methods.items():
+            if method.settings_from is not None:
+                self._check_borrowed(f"methods.{name}", name, method.settings_from, self.methods)
+        for name, sweep in self.sweeps.items():
+            self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
+            self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
+        for place, claim in enumerate(self.claims):
+            self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
+            self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)
+        return self
+
+    def _check_dataset(self, name: str, dataset: Dataset) -> None:
+        self._known(f"datasets.{name}.methods", dataset.methods or (), self.methods)
+        if dataset.seeds is not None and dataset.seeds > len(self.seeds):
+            raise ValueError(
+                f"datasets.{name}.seeds: {dataset.seeds}, but the study has {len(self.seeds)}"
+            )
+        if dataset.settings_from is not None:
+            self._check_borrowed(f"datasets.{name}", name, dataset.settings_from, self.datasets)
+
+    def _check_borrowed(self, key: str, name: str, lender: str, known: Any) -> None:
+        self._known(f"{key}.settings_from", [lender], known)
+        if lender == name or known[lender].settings_from is not None:
+            raise ValueError(f"{key}.settings_from: {lender!r} must be one that is tuned itself")
+
+    @staticmethod
+    def _known(key: str, names: Any, known: Any) -> None:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{key}: no {name!r} in the study; it has {', '.join(known)}")

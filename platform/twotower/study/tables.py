@@ -1,0 +1,352 @@
+"""Every number of a study, from its ledger: `tables.json`.
+
+Shape letters:
+    S seeds    Q queries
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from twotower.core.config import ExperimentConfig
+from twotower.core.records import environment
+from twotower.core.types import Float64
+from twotower.evaluation.significance import Comparison, holm
+from twotower.evaluation.two_way import Effect, effects
+from twotower.evaluation.verdict import ALPHA
+from twotower.study.book import Book
+from twotower.study.cells import Cell, Key
+from twotower.study.ledger import Ledger, Line
+from twotower.study.load import Study
+from twotower.study.measured import Place, open_place
+
+_ACCURACY = ("map", "recall")
+
+
+@dataclass(slots=True)
+class Contrasts:
+    """Differences of methods, by (dataset, fraction), method, against and metric."""
+
+    effects: dict[tuple[tuple[str, float], str, str, str], Effect] = field(default_factory=dict)
+    firsts: dict[tuple[tuple[str, float], str, str, str], float] = field(default_factory=dict)
+    p_holm: dict[tuple[tuple[str, float], str, str, str], float] = field(default_factory=dict)
+    """Of the primary family: methods against the baseline in the primary metrics."""
+
+
+def build(
+    study: Study, ledger: Ledger, resamples: int = 10_000
+) -> tuple[dict[str, Any], Contrasts]:
+    """The document, and the contrasts that claims are held against.
+
+    Raises:
+        InputError: runs can't be compared, or their data is gone.
+    """
+    maker = _Maker(study, ledger, resamples)
+    for place in study.places():
+        maker.add(place)
+    return maker.document(), maker.contrasts
+
+
+class _Maker:
+    def __init__(self, study: Study, ledger: Ledger, resamples: int) -> None:
+        self._study, self._ledger, self._resamples = study, ledger, resamples
+        self._book = Book(study, ledger)
+        self._rows: list[dict[str, Any]] = []
+        self._points: list[tuple[Cell, dict[str, Any]]] = []
+        self._datasets: list[dict[str, Any]] = []
+        self.contrasts = Contrasts()
+
+    def add(self, at: tuple[str, float]) -> None:
+        """Measure one dataset at one fraction."""
+        cells = [cell for cell in self._study.cells if cell.key.place == at]
+        lines = {cell.key: _done(self._book.seed_lines(cell)) for cell in cells}
+        reference = self._book.reference_line(at)
+        measured = [line for found in lines.values() for line in found]
+        if not measured and reference is None:
+            return
+        others = _reference_lines(reference) if reference else []
+        checked = [*measured, *others]
+        place = open_place(cells[0].config, self._ledger, checked)
+        self._datasets.append(_facts(at, place, cells[0].config))
+        values = {
+            key.method: place.values([line["ranks"] for line in found])
+            for key, found in lines.items()
+            if found
+        }
+        if reference:
+            for name, one in reference["references"].items():
+                values[name] = place.values([one["ranks"]])
+        self._compare(at, place, values)
+        means = self._means(place, values)
+        for cell in cells:
+            found = lines[cell.key]
+            if found and cell.sweep:
+                self._points.append((cell, means[cell.key.method]))
+            elif not cell.sweep:
+                self._rows.append(self._row(cell, found, means.get(cell.key.method, {})))
+        if reference:
+            self._rows += [
+                _reference_row(at, name, means[name], reference) for name in reference["references"]
+            ]
+
+    def document(self) -> dict[str, Any]:
+        """`tables.json`."""
+        plan, rules = self._study.plan, self._study.cells[0].config.eval
+        runs = self._ledger.runs()
+        left = self._book.left
+        return {
+            "study": plan.name,
+            "title": plan.title,
+            "date": datetime.now(UTC).date().isoformat(),
+            "environment": environment(),
+            "command": f"twotower study {self._study.source}",
+            "complete": not left,
+            "runs_done": self._book.total - left,
+            "runs_total": self._book.total,
+            "core_seconds": round(sum(line["core_seconds"] for line in runs), 1),
+            "baseline": plan.baseline,
+            "trials": plan.trials,
+            "metrics": [f"{metric}@{k}" for metric in _ACCURACY for k in rules.k],
+            "slices": list(rules.slices),
+            "primary": list(plan.primary),
+            "methods": [_method(self._study, name) for name in plan.methods],
+            "datasets": self._datasets,
+            "rows": self._rows,
+            "contrasts": list(self._contrast_rows()),
+            "sweeps": list(self._sweeps()),
+            "runs": [self._run(line) for line in runs],
+        }
+
+    def _means(
+        self, place: Place, values: Mapping[str, Mapping[str, Float64]]
+    ) -> dict[str, dict[str, Any]]:
+        """Method -> metric -> value with interval over seeds and queries."""
+        options = Comparison(
+            confidence=self._study.plan.confidence, resamples=0, groups=place.groups
+        )
+        tables = {
+            (method, metric): found
+            for method, metrics in values.items()
+            for metric, found in metrics.items()
+            if metric in self._study.plan.primary or _measure(metric) in _ACCURACY
+        }
+        named: dict[str, dict[str, Any]] = {}
+        for (method, metric), one in effects(tables, options).items():
+            value = None if np.isnan(one.mean) else one.mean
+            named.setdefault(method, {})[metric] = {
+                "value": value,
+                "low": one.low,
+                "high": one.high,
+            }
+        return named
+
+    def _compare(
+        self,
+        at: tuple[str, float],
+        place: Place,
+        values: Mapping[str, Mapping[str, Float64]],
+    ) -> None:
+        """All methods against the baseline, and each claim's pair."""
+        plan = self._study.plan
+        pairs = [(name, plan.baseline) for name in plan.methods if name != plan.baseline]
+        pairs += [(claim.method, claim.against) for claim in plan.claims]
+        tables: dict[tuple[str, str, str], Float64] = {}
+        firsts: dict[tuple[str, str, str], float] = {}
+        for method, against in dict.fromkeys(pairs):
+            if method not in values or against not in values:
+                continue
+            for metric, second_SQ in values[method].items():
+                first_SQ = values[against][metric]
+                seeds = min(len(first_SQ), len(second_SQ))
+                if np.isnan(second_SQ[0]).all():
+                    continue
+                tables[method, against, metric] = second_SQ[:seeds] - first_SQ[:seeds]
+                firsts[method, against, metric] = float(np.nanmean(first_SQ[:seeds]))
+        options = Comparison(
+            confidence=plan.confidence, resamples=self._resamples, groups=place.groups
+        )
+        for name, one in effects(tables, options).items():
+            self.contrasts.effects[at, *name] = one
+            self.contrasts.firsts[at, *name] = firsts[name]
+        family = {
+            (at, *name): one.p
+            for name, one in ((n, self.contrasts.effects[at, *n]) for n in tables)
+            if name[1] == plan.baseline and name[2] in plan.primary and one.p is not None
+        }
+        adjusted = holm({repr(name): p for name, p in family.items()})
+        self.contrasts.p_holm |= {name: adjusted[repr(name)] for name in family}
+
+    def _contrast_rows(self) -> Iterator[dict[str, Any]]:
+        for name, one in self.contrasts.effects.items():
+            (dataset, fraction), method, against, metric = name
+            first, p_holm = self.contrasts.firsts[name], self.contrasts.p_holm.get(name)
+            p = one.p if p_holm is None else p_holm
+            yield {
+                "dataset": dataset,
+                "fraction": fraction,
+                "method": method,
+                "against": against,
+                "metric": metric,
+                "first": first,
+                "second": first + one.mean,
+                "mean": one.mean,
+                "relative": one.mean / first if first else None,
+                "low": one.low,
+                "high": one.high,
+                "p": one.p,
+                "p_holm": p_holm,
+                "df": one.df,
+                "boot_low": one.boot_low,
+                "boot_high": one.boot_high,
+                "seeds": one.seeds,
+                "queries": one.queries,
+                "primary": p_holm is not None,
+                "significant": p is not None and one.seeds > 1 and p < ALPHA,
+            }
+
+    def _row(self, cell: Cell, lines: Sequence[Line], means: Mapping[str, Any]) -> dict[str, Any]:
+        trials = self._book.trial_lines(cell)
+        settings = self._book.settings(cell)
+        return {
+            "dataset": cell.key.dataset,
+            "fraction": cell.key.fraction,
+            "method": cell.key.method,
+            "kind": "borrowed" if cell.lender else "tuned",
+            "settings_from": _lender(cell),
+            "settings": None if settings is None else {**settings, **(cell.last or {})},
+            "seeds": [line["seed"] for line in lines],
+            "missing": len(cell.seeds) - len(lines),
+            "metrics": dict(means),
+            "undertrained": sum(line["undertrained"] for line in lines),
+            "core_seconds": round(sum(line["core_seconds"] for line in lines), 1),
+            "trial_core_seconds": round(sum(line["core_seconds"] for line in trials), 1),
+        }
+
+    def _sweeps(self) -> Iterator[dict[str, Any]]:
+        shown = {(r["dataset"], r["fraction"], r["method"]): r["metrics"] for r in self._rows}
+        baseline = self._study.plan.baseline
+        for name, sweep in self._study.plan.sweeps.items():
+            for dataset in sweep.datasets:
+                for fraction in sweep.fractions:
+                    points = [
+                        {"value": c.value, "seeds": len(self._book.seed_lines(c)), "metrics": found}
+                        for c, found in self._points
+                        if c.sweep == name and c.key.place == (dataset, fraction)
+                    ]
+                    yield {
+                        "name": name,
+                        "title": sweep.title,
+                        "dataset": dataset,
+                        "fraction": fraction,
+                        "method": sweep.method,
+                        "path": sweep.path,
+                        "points": points,
+                        "baseline": shown.get((dataset, fraction, baseline), {}),
+                    }
+
+    def _run(self, line: Line) -> dict[str, Any]:
+        return {
+            "id": line["id"],
+            "dataset": line["dataset"],
+            "fraction": line["fraction"],
+            "method": line["method"],
+            "kind": line["kind"],
+            "seed": line["seed"],
+            "trial": line["trial"],
+            "settings": line["params"],
+            "validation": line["value"],
+            "metrics": line.get("test", {}),
+            "best_step": (line.get("best") or {}).get("step"),
+            "steps": line.get("steps"),
+            "undertrained": line.get("undertrained", False),
+            "core_seconds": line["core_seconds"],
+            "commit": self._ledger.noted(line["environment"])["commit"],
+        }
+
+
+def _measure(metric: str) -> str:
+    """``recall`` of ``tail_recall@50``."""
+    return metric.partition("@")[0].rpartition("_")[2]
+
+
+def _done(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line["status"] == "done"]
+
+
+def _reference_lines(line: Line) -> list[Line]:
+    return [
+        {**one, "id": f"{line['id']} {name}", "data": line["data"]}
+        for name, one in line["references"].items()
+    ]
+
+
+def _method(study: Study, name: str) -> dict[str, Any]:
+    method = study.plan.methods[name]
+    return {
+        "name": name,
+        "title": method.title or name,
+        "set": dict(method.set),
+        "tuned": [] if method.settings_from else list({**study.plan.space, **method.space}),
+        "from": method.settings_from,
+    }
+
+
+def _lender(cell: Cell) -> str | None:
+    """The dataset or the method that settings come from."""
+    if cell.lender is None:
+        return None
+    lender: Key = cell.lender
+    return lender.dataset if lender.dataset != cell.key.dataset else lender.method
+
+
+def _reference_row(
+    at: tuple[str, float], name: str, means: Mapping[str, Any], line: Line
+) -> dict[str, Any]:
+    return {
+        "dataset": at[0],
+        "fraction": at[1],
+        "method": name,
+        "kind": "reference",
+        "settings_from": None,
+        "settings": {},
+        "seeds": [],
+        "missing": 0,
+        "metrics": dict(means),
+        "undertrained": 0,
+        "core_seconds": round(line["core_seconds"] / len(line["references"]), 1),
+        "trial_core_seconds": 0.0,
+    }
+
+
+def _facts(at: tuple[str, float], place: Place, config: ExperimentConfig) -> dict[str, Any]:
+    profile = place.prepared.store.read_json("profile.json")
+    counts, known = profile["counts"], profile["features"]
+    return {
+        "name": at[0],
+        "fraction": at[1],
+        "facts": {
+            "items": counts["items"],
+            "queries": counts["queries"],
+            "train_pairs": counts["train"],
+            "test_pairs": counts["test"],
+            "test_pairs_of_unseen_items": profile["unseen"]["test_pairs_item_not_in_train"],
+        },
+        "features": [
+            {
+                "name": f"{side} {name}",
+                "kind": feature.kind,
+                "distinct": known.get(side, {}).get(name, {}).get("distinct"),
+                "filled": _filled(known.get(side, {}).get(name, {})),
+            }
+            for side in ("item", "query", "context")
+            for name, feature in getattr(config.data.features, side).items()
+        ],
+    }
+
+
+def _filled(facts: Mapping[str, Any]) -> float | None:
+    missing = facts.get("missing_share")
+    return None if missing is None else 1 - missing

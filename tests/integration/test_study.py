@@ -1,0 +1,165 @@
+"""A whole small study: run on Ray, killed and gone on with, reproduced, its page."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from page_reader import Reader
+from small_study import small_study
+from twotower.core.errors import InputError
+from twotower.core.storage import Store
+from twotower.study.command import study as run_study
+from twotower.study.ledger import FILE, Ledger
+from twotower.study.reproduce import reproduce
+
+TIMES = ("seconds", "core_seconds", "trial_core_seconds", "date", "environment", "command")
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("study")
+    file = small_study(folder)
+    return file, run_study(file, lambda _: None)
+
+
+def test_a_study_ends_with_tables_claims_and_page(finished: tuple[Path, dict[str, Any]]) -> None:
+    file, found = finished
+    out = file.parent / "out"
+    assert found["complete"]
+    assert found["runs_done"] == found["runs_total"] == 20
+    tables = json.loads((out / "tables.json").read_text())
+    assert [row["method"] for row in tables["rows"]][:2] == ["baseline", "cfm"]
+    assert all(len(row["seeds"]) == 2 for row in tables["rows"] if row["kind"] == "tuned")
+    claims = json.loads((out / "claims.json").read_text())
+    assert [claim["fraction"] for claim in claims] == [1.0, 0.5]
+    page = (out / "index.html").read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    assert "CFM beats the baseline" in "".join(reader.text)
+    assert not list((file.parent / "runs" / "study-tiny").glob("[0-9a-f]*")), "runs clean up"
+
+
+def test_values_are_means_of_what_the_runs_measured(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    file, found = finished
+    ledger = Ledger(Store(file.parent / "out"))
+    for row in found["rows"]:
+        if row["kind"] != "tuned":
+            continue
+        lines = [
+            line
+            for line in ledger.runs()
+            if line["kind"] == "seed"
+            and (line["dataset"], line["fraction"], line["method"])
+            == (row["dataset"], row["fraction"], row["method"])
+        ]
+        assert len(lines) == 2
+        for metric, value in row["metrics"].items():
+            measured = [line["test"][metric] for line in lines]
+            if None in measured:  # no true item in the slice
+                assert value["value"] is None
+                continue
+            assert value["value"] == pytest.approx(sum(measured) / 2, abs=1e-12), metric
+
+
+def test_a_study_that_is_done_does_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
+    file, found = finished
+    before = (file.parent / "out" / FILE).read_bytes()
+    heard: list[Any] = []
+    again = run_study(file, heard.append)
+    assert not heard
+    assert (file.parent / "out" / FILE).read_bytes() == before
+    assert without_times(again) == without_times(found)
+
+
+def test_runs_reproduce_bit_for_bit(finished: tuple[Path, dict[str, Any]]) -> None:
+    ledger = finished[0].parent / "out" / FILE
+    lines = [json.loads(text) for text in ledger.read_text().splitlines()]
+    for kind in ("trial", "seed", "reference"):
+        line = next(x for x in lines if x.get("kind") == kind)
+        assert reproduce(ledger, line["id"]).difference is None
+
+
+def test_what_differs_first_is_named(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    ledger = finished[0].parent / "out" / FILE
+    lines = [json.loads(text) for text in ledger.read_text().splitlines()]
+    seed = next(x for x in lines if x.get("kind") == "seed")
+    seed["curve"][1][1] += 1e-9
+    (tmp_path / FILE).write_text("\n".join(json.dumps(x) for x in lines) + "\n")
+    found = reproduce(tmp_path / FILE, seed["id"])
+    assert found.difference is not None
+    assert found.difference.startswith("validation after epoch 2")
+    with pytest.raises(InputError, match="no run begins with"):
+        reproduce(tmp_path / FILE, "zzz")
+
+
+def test_runs_of_other_protocols_are_refused(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    file = finished[0]
+    lines = [json.loads(x) for x in (file.parent / "out" / FILE).read_text().splitlines()]
+    note = next(x for x in lines if isinstance(x.get("value"), dict) and "ties" in x["value"])
+    other = {"note": "f" * 12, "value": {**note["value"], "filter": "none"}}
+    seed = next(x for x in lines if x.get("kind") == "seed" and x["method"] == "cfm")
+    seed["protocol"] = other["note"]
+    changed = small_study(file.parent, folder=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    texts = [json.dumps(x) for x in [other, *lines]]
+    (tmp_path / "out" / FILE).write_text("\n".join(texts) + "\n")
+    with pytest.raises(InputError, match=r"protocol\.filter"):
+        run_study(changed, lambda _: None, run=False)
+
+
+@pytest.mark.slow
+def test_a_study_killed_three_times_ends_as_the_unbroken_one(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    file = small_study(tmp_path)
+    draws = random.Random(7)
+    command = [sys.executable, "-m", "twotower.cli", "study", str(file)]
+    kills = 0
+    while kills < 3:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        before = len(_runs(tmp_path))
+        while len(_runs(tmp_path)) < before + 2 and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(draws.uniform(0, 1.5))
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    # By place: names of runs hold the paths of their data, which lies elsewhere here.
+    assert _measured(tmp_path) == _measured(finished[0].parent)
+
+
+def _measured(folder: Path) -> dict[tuple[Any, ...], list[Any]]:
+    where = ("dataset", "fraction", "method", "kind", "seed", "trial")
+    what = ("status", "value", "best", "curve", "weights", "ranks", "test", "references")
+    runs = _runs(folder)
+    found = {tuple(r[n] for n in where): [r.get(n) for n in what] for r in runs}
+    assert len(found) == len(runs) == 20
+    return found
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "out" / FILE
+    return Ledger(Store(file.parent)).runs() if file.exists() else []

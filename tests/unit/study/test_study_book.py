@@ -1,0 +1,81 @@
+"""What a study runs next: a function of its ledger alone."""
+
+from pathlib import Path
+
+import numpy as np
+
+from small_study import small_study
+from twotower.core.seeding import derive
+from twotower.core.storage import Store
+from twotower.study.book import Book
+from twotower.study.cells import RunSpec
+from twotower.study.ledger import Ledger
+from twotower.study.load import load_study
+
+
+def ended(spec: RunSpec) -> dict[str, object]:
+    """A finished run's line: its value depends on the run alone."""
+    value = (derive(0, spec.id) % 1000) / 1000
+    return {"id": spec.id, "kind": spec.kind, "status": "done", "value": value}
+
+
+def play(folder: Path, order_seed: int, at_once: int, restart_every: int) -> dict[str, dict]:
+    """Finish all runs, some at once, in a drawn order, reading the ledger anew now and then."""
+    study = load_study(small_study(folder))
+    rng = np.random.default_rng(order_seed)
+    store = Store(folder / f"ledger-{order_seed}-{at_once}-{restart_every}")
+    ledger = Ledger(store)
+    book, steps = Book(study, ledger), 0
+    running: dict[str, RunSpec] = {}
+    while True:
+        for spec in book.ready():
+            if len(running) < at_once:
+                running.setdefault(spec.id, spec)
+        if not running:
+            break
+        name = rng.choice(sorted(running))
+        ledger.add(ended(running.pop(name)))
+        steps += 1
+        if steps % restart_every == 0:
+            running = {}  # what was under way is lost
+            ledger = Ledger(store)
+            book = Book(study, ledger)
+    assert book.left == 0
+    assert len(ledger.runs()) == steps
+    return {line["id"]: line for line in ledger.runs()}
+
+
+def test_any_order_and_any_interruption_make_the_same_runs(tmp_path: Path) -> None:
+    plain = play(tmp_path, 0, at_once=1, restart_every=10**6)
+    assert play(tmp_path, 1, at_once=3, restart_every=10**6) == plain
+    assert play(tmp_path, 2, at_once=2, restart_every=3) == plain
+    # 4 cells of 2 trials and 2 seeds, 2 references, 2 points of one seed each
+    assert len(plain) == 4 * 4 + 2 + 2
+
+
+def test_finals_come_at_the_best_trial_and_with_seeds_of_their_own(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path))
+    ledger = Ledger(Store(tmp_path / "ledger"))
+    book = Book(study, ledger)
+    cell = study.rows()[1]
+    assert book.settings(cell) is None
+    while book.settings(cell) is None:
+        for spec in [s for s in book.ready() if s.kind == "trial"]:
+            ledger.add(ended(spec))
+    best = max(book.trials(cell), key=lambda trial: trial.value or 0)
+    assert book.settings(cell) == best.params
+    finals = [s for s in book.ready() if s.kind == "seed" and s.key == cell.key]
+    assert [s.config.seed for s in finals] == [5, 6]
+    assert {s.config.loss.temperature for s in finals} == {best.params["loss.temperature"]}
+    points = [s for s in book.ready() if s.key.method.startswith("weight=")]
+    assert [s.config.ssl.weight for s in points] == [0.1, 1.0]
+    assert {s.config.loss.temperature for s in points} == {best.params["loss.temperature"]}
+
+
+def test_equal_runs_of_two_cells_are_one(tmp_path: Path) -> None:
+    methods = {"baseline": {}, "same": {}}
+    study = load_study(small_study(tmp_path, methods=methods, sweeps={}, claims=[]))
+    book = Book(study, Ledger(Store(tmp_path / "ledger")))
+    trials = [spec for spec in book.ready() if spec.kind == "trial"]
+    assert len(trials) == 4
+    assert len({spec.id for spec in trials}) == 2

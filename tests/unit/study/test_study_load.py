@@ -1,0 +1,91 @@
+"""A study's file: what it becomes, and what of it is refused before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_study import small_study
+from twotower.core.errors import ConfigError
+from twotower.study.load import load_study
+
+METHODS: dict[str, Any] = {"baseline": {}, "cfm": {"set": {"ssl.weight": 0.3}}}
+
+
+def test_cells_are_methods_on_every_dataset_and_fraction(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path))
+    assert [tuple(cell.key) for cell in study.rows()] == [
+        ("small", 1.0, "baseline"),
+        ("small", 1.0, "cfm"),
+        ("small", 0.5, "baseline"),
+        ("small", 0.5, "cfm"),
+    ]
+    cfm = study.rows()[3]
+    assert (cfm.config.ssl.weight, cfm.config.data.fraction) == (0.3, 0.5)
+    assert cfm.config.train.num_epochs == 2
+    assert cfm.config.train.threads == 1
+    assert cfm.space is not None
+    assert [d.path for d in cfm.space.dimensions] == ["loss.temperature", "ssl.weight"]
+    assert (cfm.trials, cfm.seeds) == (2, (5, 6))
+
+
+def test_points_of_a_figure_take_the_winner_and_change_one_value(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path))
+    points = [cell for cell in study.cells if cell.sweep]
+    assert [cell.value for cell in points] == [0.1, 1.0]
+    assert all(cell.lender == ("small", 1.0, "cfm") for cell in points)
+    assert [cell.seeds for cell in points] == [(5,), (5,)]
+    assert points[1].config.ssl.weight == 1.0
+
+
+def test_a_dataset_may_take_over_settings(tmp_path: Path) -> None:
+    datasets = {
+        "small": {"config": "small.yaml", "fractions": [1.0, 0.2]},
+        "other": {"config": "small.yaml", "fractions": [0.3], "settings_from": "small", "seeds": 1},
+    }
+    study = load_study(small_study(tmp_path, datasets=datasets))
+    other = [cell for cell in study.rows() if cell.key.dataset == "other"]
+    assert [cell.lender for cell in other] == [("small", 0.2, m) for m in ("baseline", "cfm")]
+    assert all(cell.trials == 0 and cell.seeds == (5,) for cell in other)
+
+
+def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
+    methods = {"baseline": {}, "hot": {"set": {"loss.temperature": 0.2}}}
+    study = load_study(small_study(tmp_path, methods=methods, sweeps={}, claims=[]))
+    hot = study.rows()[1]
+    assert (hot.space, hot.trials) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seedz": [1]}, "did you mean 'seeds'"),
+        ({"seeds": [5, 5]}, "seeds: must be distinct"),
+        ({"tuning_seed": 5}, "5 is the tuning seed"),
+        ({"baseline": "bare"}, "baseline: no 'bare' in the study"),
+        ({"methods": {**METHODS, "x": {"set": {"ssl.wait": 1}}}}, "ssl.wait: unknown key"),
+        ({"methods": {**METHODS, "x": {"set": {"loss.temperature": -1}}}}, "x on small at 1"),
+        ({"space": {"data.seed": {"low": 0, "high": 3}}}, "data.seed: can't be searched"),
+        ({"space": {"loss.temperatur": {"low": 1, "high": 3}}}, "did you mean"),
+        ({"datasets": {"small": {"config": "no.yaml"}}}, "no such config file"),
+        ({"datasets": {"small": {"config": "small.yaml", "seeds": 3}}}, "but the study has 2"),
+        (
+            {"datasets": {"small": {"config": "small.yaml", "settings_from": "small"}}},
+            "must be one that is tuned itself",
+        ),
+        (
+            {"claims": [{"claim": "x", "method": "so", "against": "baseline"}]},
+            "no 'so' in the study",
+        ),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_study(small_study(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs/studies").glob("*.yaml")), ids=str)
+def test_the_studies_of_the_repository_are_fine(file: Path) -> None:
+    study = load_study(file)
+    assert study.plan.name == file.stem
+    assert study.cells
