@@ -13,19 +13,16 @@ from rich.console import Console
 
 from twotower.report.console import Display
 from twotower.runtime import entry
-from twotower.study.command import study
-from twotower.study.console import claims_table, results_table
+from twotower.study.complete import complete
+from twotower.study.console import print_study
 
 
 def main() -> None:
     """Run the study, print its tables and where the page is."""
     arguments = entry.parse("study")
     with Display() as display:
-        found = study(Path(arguments.study), display.on_study)
-    console = Console(highlight=False)
-    for table in (*results_table(found), claims_table(found["claims"])):
-        console.print(table, "")
-    print(f"{found['folder']}/index.html")
+        found = complete(Path(arguments.study), display.on_study)
+    print_study(found, Console(highlight=False))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from twotower.core.loading import Loaded, load_config
 from twotower.core.storage import Store
 from twotower.report import tables
 from twotower.report.console import Display
+from twotower.study.command import reproduce, study
 
 app = typer.Typer(
     help="Find out which self-supervised two-tower retrieval model is best, and ship it. "
@@ -32,6 +33,8 @@ jobs_app = typer.Typer(help="Look after submitted jobs.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(bench_app, name="bench")
+app.command()(study)
+app.command()(reproduce)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Overrides = Annotated[
@@ -268,51 +271,6 @@ def compare(
         emit(found.document())
         return
     out.print(tables.comparison_table(found))
-
-
-@app.command()
-def study(
-    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML of the study.")],
-    most: Annotated[
-        int | None, typer.Option("--most", min=1, help="Runs at once; as many as fit otherwise.")
-    ] = None,
-    run: Annotated[bool, typer.Option(help="No: only write the page of the runs so far.")] = True,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Run a plan of methods, data and seeds; write its tables, claims and page."""
-    from twotower.study.command import study as run_plan
-    from twotower.study.console import claims_table, results_table
-
-    with Display() as display:
-        found = run_plan(file, display.on_study, most=most, run=run, verbose=verbose)
-    if as_json:
-        emit(found)
-        return
-    for table in (*results_table(found), claims_table(found["claims"])):
-        out.print(table, "")
-    out.print(f"{found['runs_done']} of {found['runs_total']} runs   {found['folder']}/index.html")
-
-
-@app.command()
-def reproduce(
-    ledger: Annotated[Path, typer.Argument(metavar="LEDGER", help="A study's runs.jsonl.")],
-    run: Annotated[str, typer.Option(help="Digits of the run, as the page shows them.")],
-    as_json: AsJson = False,
-) -> None:
-    """Run one run of a study again and compare it bit for bit."""
-    from twotower.study.reproduce import reproduce as again
-
-    found = again(ledger, run)
-    if as_json:
-        emit(asdict(found))
-    else:
-        for line in found.machine:
-            out.print(f"not the same machine or code: {line}", style="dim", soft_wrap=True)
-        told = found.difference or "equal, bit for bit"
-        out.print(f"{found.run}: {told}", soft_wrap=True)
-    if found.difference:
-        raise typer.Exit(3)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -16,7 +16,7 @@ from page_reader import Reader
 from small_study import small_study
 from twotower.core.errors import InputError
 from twotower.core.storage import Store
-from twotower.study.command import study as run_study
+from twotower.study.complete import complete as run_study
 from twotower.study.ledger import FILE, Ledger
 from twotower.study.reproduce import reproduce
 

@@ -1,64 +1,68 @@
 """`twotower study` and `twotower reproduce`: what they take and what they print."""
 
-import time
+# `--help` must not wait for Ray and torch, so a command imports what it runs.
+# ruff: noqa: PLC0415
+
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from twotower.core.storage import Store
-from twotower.study.claims import hold
-from twotower.study.execute import StudyProgress, Tell, run_study
-from twotower.study.ledger import Ledger
-from twotower.study.load import load_study
-from twotower.study.page import write_page
-from twotower.study.tables import build
+import typer
+from rich.console import Console
 
-TABLES, CLAIMS, PAGE = "tables.json", "claims.json", "index.html"
+from twotower.report.console import Display
 
-_WRITE_EVERY_S = 600.0
-"""Seconds between pages while a study goes on."""
+_WIDTH = 130
+"""Of tables that no terminal wraps."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def study(
-    path: Path, tell: Tell, *, most: int | None = None, run: bool = True, verbose: bool = False
-) -> dict[str, Any]:
-    """Run what a study lacks, then write its tables, claims and page beside the ledger.
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML of the study.")],
+    most: Annotated[
+        int | None, typer.Option("--most", min=1, help="Runs at once; as many as fit otherwise.")
+    ] = None,
+    run: Annotated[bool, typer.Option(help="No: only write the page of the runs so far.")] = True,
+    as_json: AsJson = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show Ray's own messages too.")
+    ] = False,
+) -> None:
+    """Run a plan of methods, data and seeds; write its tables, claims and page."""
+    from twotower.study.complete import complete
+    from twotower.study.console import print_study
 
-    They are written now and then while it goes on, and at the end however it ends.
+    with Display() as display:
+        found = complete(file, display.on_study, most=most, run=run, verbose=verbose)
+    if as_json:
+        _emit(found)
+        return
+    plain = Console(highlight=False)
+    print_study(found, plain if plain.is_terminal else Console(highlight=False, width=_WIDTH))
 
-    Args:
-        path: the study's file.
-        tell: hears of its progress.
-        most: runs at once; None = as many as fit.
-        run: false only writes the page of what the ledger holds.
-        verbose: let Ray's own messages reach the console.
 
-    Returns:
-        `tables.json` with `claims` and `folder` beside.
-    """
-    plan = load_study(path)
-    store = Store(plan.plan.folder)
-    store.require_writable("folder")
-    ledger = Ledger(store)
-    written = time.monotonic()
+def reproduce(
+    ledger: Annotated[Path, typer.Argument(metavar="LEDGER", help="A study's runs.jsonl.")],
+    run: Annotated[str, typer.Option(help="Digits of the run, as the page shows them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run one run of a study again and compare it bit for bit."""
+    from twotower.study.reproduce import reproduce as again
 
-    def heard(progress: StudyProgress) -> None:
-        nonlocal written
-        tell(progress)
-        if time.monotonic() > written + _WRITE_EVERY_S:
-            write(resamples=0)
-            written = time.monotonic()
+    found = again(ledger, run)
+    if as_json:
+        _emit(asdict(found))
+    else:
+        out = Console(highlight=False)
+        for line in found.machine:
+            out.print(f"not the same machine or code: {line}", style="dim", soft_wrap=True)
+        out.print(f"{found.run}: {found.difference or 'equal, bit for bit'}", soft_wrap=True)
+    if found.difference:
+        raise typer.Exit(3)
 
-    def write(resamples: int = 10_000) -> dict[str, Any]:
-        tables, contrasts = build(plan, ledger, resamples)
-        claims = hold(plan, contrasts)
-        store.write_json(TABLES, tables)
-        store.write_json(CLAIMS, claims)
-        write_page(tables, claims, f"{plan.plan.folder}/{PAGE}")
-        return {**tables, "claims": claims, "folder": plan.plan.folder}
 
-    try:
-        if run:
-            run_study(plan, ledger, heard, most=most, verbose=verbose)
-    finally:
-        document = write()
-    return document
+def _emit(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")

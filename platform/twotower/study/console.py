@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from twotower.report.formats import metric_label
@@ -10,7 +11,15 @@ from twotower.report.formats import metric_label
 _MARKS = {True: "*", False: ""}
 
 
-def results_table(tables: Mapping[str, Any]) -> Iterator[Table]:
+def print_study(found: Mapping[str, Any], console: Console) -> None:
+    """All tables, then how far the study is and where its page lies."""
+    for table in (*results_tables(found), claims_table(found["claims"])):
+        console.print(table, "")
+    runs = f"{found['runs_done']} of {found['runs_total']} runs"
+    console.print(f"{runs}   {found['folder']}/index.html", soft_wrap=True)
+
+
+def results_tables(tables: Mapping[str, Any]) -> Iterator[Table]:
     """One table a dataset and fraction: methods in rows, the primary metrics with intervals."""
     significant = {
         (c["dataset"], c["fraction"], c["method"], c["metric"]): c["significant"]
