@@ -146,6 +146,10 @@ class StudyPlan(Section):
     set: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Changes of every config, by dotted path."""
 
+    at: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    """Changes of every config at one fraction, after all others: a tenth of the pairs makes a tenth
+    of the steps an epoch, so `{"0.1": {train.num_epochs: 100}}`."""
+
     space: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Searched for every method."""
 
@@ -185,6 +189,8 @@ class StudyPlan(Section):
                 f"seeds: {self.tuning_seed} is the tuning seed; final runs need seeds of their own"
             )
         self._known("baseline", [self.baseline], self.methods)
+        fractions = {f"{f:g}": f for d in self.datasets.values() for f in d.fractions}
+        self._known("at", self.at, fractions)
         for name, dataset in self.datasets.items():
             self._check_dataset(name, dataset)
         for name, method in self.methods.items():

@@ -29,6 +29,11 @@ def test_cells_are_methods_on_every_dataset_and_fraction(tmp_path: Path) -> None
     assert (cfm.trials, cfm.seeds) == (2, (5, 6))
 
 
+def test_a_fraction_may_have_epochs_of_its_own(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path, at={"0.5": {"train.num_epochs": 9}}))
+    assert [cell.config.train.num_epochs for cell in study.rows()] == [2, 2, 9, 9]
+
+
 def test_points_of_a_figure_take_the_winner_and_change_one_value(tmp_path: Path) -> None:
     study = load_study(small_study(tmp_path))
     points = [cell for cell in study.cells if cell.sweep]
@@ -61,6 +66,7 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
     [
         ({"seedz": [1]}, "did you mean 'seeds'"),
         ({"seeds": [5, 5]}, "seeds: must be distinct"),
+        ({"at": {"0.7": {}}}, "at: no '0.7' in the study; it has 1, 0.5"),
         ({"tuning_seed": 5}, "5 is the tuning seed"),
         ({"baseline": "bare"}, "baseline: no 'bare' in the study"),
         ({"methods": {**METHODS, "x": {"set": {"ssl.wait": 1}}}}, "ssl.wait: unknown key"),
