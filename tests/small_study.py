@@ -53,7 +53,7 @@ def small_study(folder: Path, /, **changes: Any) -> Path:
                 "metric": "recall@10",
                 "fractions": [0.5],
                 "grows_from": 1.0,
-                "paper": 0.1,
+                "paper_fractions": {"0.5": 0.1},
             },
         ],
     }

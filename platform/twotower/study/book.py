@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from twotower.core.errors import RunError
 from twotower.runtime.journal import Trial, best_of
 from twotower.runtime.proposals import Proposer
 from twotower.study.cells import Cell, Key, Kind, RunSpec, reference_run, seed_runs, trial_run
@@ -40,7 +39,8 @@ class Book:
             left[*place, "reference"] += self._ledger.run(spec.id) is None
         for cell in self._study.cells:
             left[*cell.key.place, "trial"] += cell.trials - len(self.trials(cell))
-            left[*cell.key.place, "seed"] += len(cell.seeds) - len(self.seed_lines(cell))
+            finals = 0 if self.is_lost(cell) else len(cell.seeds)
+            left[*cell.key.place, "seed"] += finals - len(self.seed_lines(cell))
         return left
 
     def ready(self) -> Iterator[RunSpec]:
@@ -55,10 +55,9 @@ class Book:
         yield from (spec for spec in wanted if self._ledger.run(spec.id) is None)
 
     def settings(self, cell: Cell) -> Mapping[str, Any] | None:
-        """What tuning chose for a cell, its own or its lender's; None before that ended.
+        """What tuning chose for a cell, its own or its lender's.
 
-        Raises:
-            RunError: not one trial ended with a metric.
+        None before that ended, and where not one trial ended with a metric.
         """
         if cell.lender is not None:
             return self.settings(self._cells[cell.lender])
@@ -66,9 +65,14 @@ class Book:
         if len(trials) < cell.trials:
             return None
         best = best_of(trials)
-        if best is None and cell.trials:
-            raise RunError(f"{cell.key}: none of {cell.trials} trials ended with a metric")
-        return best.params if best else {}
+        return best.params if best else (None if cell.trials else {})
+
+    def is_lost(self, cell: Cell) -> bool:
+        """Whether all trials that its settings would come from diverged: it has no final runs."""
+        tuned = cell
+        while tuned.lender is not None:
+            tuned = self._cells[tuned.lender]
+        return len(self.trials(tuned)) == tuned.trials and self.settings(tuned) is None
 
     def trials(self, cell: Cell) -> list[Trial]:
         """A cell's trials that ended, from the first on: each point follows from those before."""

@@ -9,6 +9,7 @@ from twotower.core.config import ExperimentConfig
 from twotower.core.loading import with_overrides
 from twotower.core.records import fingerprint, identity
 from twotower.core.space import SearchSpace
+from twotower.data.locate import data_identity
 
 Kind = Literal["trial", "seed", "reference"]
 
@@ -68,11 +69,12 @@ class RunSpec:
 
     @cached_property
     def id(self) -> str:
-        """12 digits of the fingerprint of what the run computes."""
-        config = identity(self.config)
+        """12 digits of the fingerprint of what the run computes, wherever its data lies."""
+        config = identity(self.config) | {"data": data_identity(self.config.data)}
         if self.kind == "reference":
             config = {"data": config["data"], "eval": config["eval"]}
-        return fingerprint({"kind": self.kind, "config": config})[:12]
+        named = {"kind": self.kind, "dataset": self.key.dataset, "config": config}
+        return fingerprint(named)[:12]
 
 
 def seed_runs(cell: Cell, params: Mapping[str, Any]) -> list[RunSpec]:

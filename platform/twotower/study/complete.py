@@ -1,10 +1,13 @@
 """A study from its file to its page: what `twotower study` and jobs/study.py call."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from twotower.core.errors import RunError, StoppedError, TwotowerError
 from twotower.core.storage import Store
+from twotower.runtime.prepare import prepare
 from twotower.study.claims import hold
 from twotower.study.execute import StudyProgress, Tell, run_study
 from twotower.study.ledger import Ledger
@@ -45,7 +48,8 @@ def complete(
         nonlocal written
         tell(progress)
         if time.monotonic() > written + _WRITE_EVERY_S:
-            write(resamples=0)
+            with suppress(TwotowerError):  # told at the end, where it matters
+                write(resamples=0)
             written = time.monotonic()
 
     def write(resamples: int = 10_000) -> dict[str, Any]:
@@ -56,9 +60,13 @@ def complete(
         write_page(tables, claims, f"{plan.plan.folder}/{PAGE}")
         return {**tables, "claims": claims, "folder": plan.plan.folder}
 
-    try:
-        if run:
+    if run:
+        try:
             run_study(plan, ledger, heard, most=most, verbose=verbose)
-    finally:
-        document = write()
-    return document
+        except (RunError, StoppedError):
+            with suppress(TwotowerError):
+                write(resamples=0)
+            raise
+        for config in {cell.key.place: cell.config for cell in plan.cells}.values():
+            prepare(config, verbose=verbose)  # a whole ledger may have come from elsewhere
+    return write()

@@ -79,6 +79,7 @@ def run_study(
         Pool(f"{study.source}: one run", cpus=study.plan.threads, most=most) as pool,
     ):
         ledger.take_over()
+        book = Book(study, ledger)  # another process may have gone on before the lease was ours
         crew = _Crew(study, ledger, book, pool, work, tell)
         crew.prepare()
         while crew.step():
@@ -120,7 +121,7 @@ class _Crew:
                 self._start(spec)
         for ended in self._pool.ended(_LOOK_EVERY_S):
             self._take(ended)
-        return bool(self._running)
+        return bool(self._running) or any(s.id not in self._failed for s in self._book.ready())
 
     def check(self) -> None:
         """RunError where runs failed."""

@@ -31,15 +31,19 @@ class Ledger:
         self._store, self._file = store, JsonLines(store, FILE)
         self._noted: dict[str, Any] = {}
         self._runs: dict[str, Line] = {}
+        self._read()
+
+    def take_over(self) -> None:
+        """Read once more, and drop what a crash left of a line at the end; before writing."""
+        self._file.keep(lambda _: True)
+        self._read()
+
+    def _read(self) -> None:
         for line in self._file.lines():
             if "note" in line:
                 self._noted[line["note"]] = line["value"]
-            else:
-                self._runs[line["id"]] = line
-
-    def take_over(self) -> None:
-        """Drop what a crash left of a line at the end, before the first line is written."""
-        self._file.keep(lambda _: True)
+            else:  # of two ledgers put together the first one counts
+                self._runs.setdefault(line["id"], line)
 
     def run(self, run_id: str) -> Line | None:
         """One run's line, None where it has not ended yet."""

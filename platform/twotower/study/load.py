@@ -1,6 +1,7 @@
 """A study's file read and checked, every config and search space of it, before anything runs."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from twotower.core.errors import ConfigError
 from twotower.core.loading import load_config, parse_yaml, with_overrides
 from twotower.core.space_loading import build_space
 from twotower.core.validation import validated
+from twotower.evaluation.metrics import DEFINITIONS
 from twotower.study.cells import Cell, Key
 from twotower.study.schema import Dataset, Method, StudyPlan
 
@@ -49,6 +51,8 @@ def load_study(path: str | Path) -> Study:
         raise ConfigError(f"{file}: can't be read: {error}") from None
     plan = validated(StudyPlan, parse_yaml(text, str(file)), str(file))
     rows = list(_rows(plan, file))
+    _check_alike(rows, file)
+    _check_metrics(plan, rows[0], file)
     known = {cell.key: cell for cell in rows}
     for cell in rows:
         if cell.lender is not None and cell.lender not in known:
@@ -56,7 +60,37 @@ def load_study(path: str | Path) -> Study:
                 f"{file}: {_named(cell.key)} takes settings from {_named(cell.lender)}, "
                 "which the study does not run"
             )
-    return Study(plan, file, (*rows, *_points(plan, known, file)))
+    cells = (*rows, *_points(plan, known, file))
+    _check_alike(cells, file)
+    return Study(plan, file, cells)
+
+
+def _check_alike(cells: Sequence[Cell], file: Path) -> None:
+    """Methods of one dataset and fraction share its prepared data and are evaluated alike."""
+    first: dict[tuple[str, float], Cell] = {}
+    for cell in cells:
+        other = first.setdefault(cell.key.place, cell)
+        for section in ("data", "eval"):
+            if getattr(cell.config, section) != getattr(other.config, section):
+                raise ConfigError(
+                    f"{file}: {_named(cell.key)} changes {section}, which methods on one dataset "
+                    "share; make it a dataset of its own"
+                )
+
+
+def _check_metrics(plan: StudyPlan, cell: Cell, file: Path) -> None:
+    rules = cell.config.eval
+    plain = [f"{metric}@{k}" for metric in DEFINITIONS for k in rules.k]
+    known = [*plain, *(f"{part}_{metric}" for part in rules.slices for metric in plain)]
+    wanted = [("primary", metric) for metric in plan.primary]
+    for place, claim in enumerate(plan.claims):
+        found = [claim.metric, *([claim.more_than] if claim.more_than else [])]
+        wanted += [(f"claims.{place}", metric) for metric in found]
+    for key, metric in wanted:
+        if metric not in known:
+            near = difflib.get_close_matches(metric, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{file}: {key}: {metric!r} is not measured{hint}")
 
 
 def _rows(plan: StudyPlan, file: Path) -> Iterator[Cell]:
@@ -89,7 +123,9 @@ def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
     seeds = plan.seeds[: dataset.seeds or len(plan.seeds)]
     if dataset.settings_from is not None:
         lender = Key(dataset.settings_from, _lent_fraction(plan, key), key.method)
-        return Cell(key, config, None, 0, seeds, lender)
+        return Cell(
+            key, config, None, 0, seeds, lender, method.set if method.settings_from else None
+        )
     if method.settings_from is not None:
         lender = Key(key.dataset, key.fraction, method.settings_from)
         return Cell(key, config, None, 0, seeds, lender, method.set)

@@ -109,10 +109,10 @@ class Claim(Section):
     """Where it is claimed; null = everywhere."""
 
     paper: float | None = None
-    """The paper's relative gain, signed: 0.041 = 4.1 % more; null = it gives none."""
+    """The paper's relative gain on all of its data, signed: 0.041 = 4.1 % more; null = none."""
 
     paper_fractions: dict[str, float] = Field(default_factory=dict[str, float])
-    """The same where it differs by fraction: `{"0.1": 0.183}`."""
+    """The same at other fractions: `{"0.1": 0.183}`."""
 
     grows_from: Fraction | None = None
     """The claim is that the relative gain is larger than at this fraction."""
@@ -121,8 +121,16 @@ class Claim(Section):
     """The claim is that the relative gain is larger than that in this other metric."""
 
     def paper_gain(self, fraction: float) -> float | None:
-        """The paper's relative gain at a fraction."""
-        return self.paper_fractions.get(f"{fraction:g}", self.paper)
+        """The paper's relative gain at a fraction; None where it gives none."""
+        return self.paper_fractions.get(f"{fraction:g}", self.paper if fraction == 1 else None)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Claim":
+        if 0 in (self.paper, *self.paper_fractions.values()):
+            raise ValueError("paper: 0 claims no direction; leave it out")
+        if unknown := {*self.paper_fractions} - {f"{f:g}" for f in self.fractions}:
+            raise ValueError(f"paper_fractions: {min(unknown)!r} is not among the fractions")
+        return self
 
 
 class StudyPlan(Section):
@@ -189,6 +197,9 @@ class StudyPlan(Section):
                 f"seeds: {self.tuning_seed} is the tuning seed; final runs need seeds of their own"
             )
         self._known("baseline", [self.baseline], self.methods)
+        for name in ("popularity", "content", "item_knn"):
+            if name in self.methods:
+                raise ValueError(f"methods: {name!r} is a reference's name; take another")
         fractions = {f"{f:g}": f for d in self.datasets.values() for f in d.fractions}
         self._known("at", self.at, fractions)
         for name, dataset in self.datasets.items():

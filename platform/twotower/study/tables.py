@@ -79,7 +79,7 @@ class _Maker:
         if reference:
             for name, one in reference["references"].items():
                 values[name] = place.values([one["ranks"]])
-        self._compare(at, place, values)
+        self._compare(at, place, values, {k.method: _seeds(found) for k, found in lines.items()})
         means = self._means(place, values)
         for cell in cells:
             found = lines[cell.key]
@@ -148,8 +148,9 @@ class _Maker:
         at: tuple[str, float],
         place: Place,
         values: Mapping[str, Mapping[str, Float64]],
+        seeds: Mapping[str, Sequence[int]],
     ) -> None:
-        """All methods against the baseline, and each claim's pair."""
+        """All methods against the baseline, and each claim's pair, seed against equal seed."""
         plan = self._study.plan
         pairs = [(name, plan.baseline) for name in plan.methods if name != plan.baseline]
         pairs += [(claim.method, claim.against) for claim in plan.claims]
@@ -158,13 +159,17 @@ class _Maker:
         for method, against in dict.fromkeys(pairs):
             if method not in values or against not in values:
                 continue
-            for metric, second_SQ in values[method].items():
-                first_SQ = values[against][metric]
-                seeds = min(len(first_SQ), len(second_SQ))
+            both = [seed for seed in seeds[method] if seed in seeds[against]]
+            if not both:
+                continue
+            mine = [seeds[method].index(seed) for seed in both]
+            theirs = [seeds[against].index(seed) for seed in both]
+            for metric, found_SQ in values[method].items():
+                second_SQ, first_SQ = found_SQ[mine], values[against][metric][theirs]
                 if np.isnan(second_SQ[0]).all():
                     continue
-                tables[method, against, metric] = second_SQ[:seeds] - first_SQ[:seeds]
-                firsts[method, against, metric] = float(np.nanmean(first_SQ[:seeds]))
+                tables[method, against, metric] = second_SQ - first_SQ
+                firsts[method, against, metric] = float(np.nanmean(first_SQ))
         options = Comparison(
             confidence=plan.confidence, resamples=self._resamples, groups=place.groups
         )
@@ -175,8 +180,12 @@ class _Maker:
             (at, *name): one.p
             for name, one in ((n, self.contrasts.effects[at, *n]) for n in tables)
             if name[1] == plan.baseline and name[2] in plan.primary and one.p is not None
+            if one.seeds > 1
         }
-        adjusted = holm({repr(name): p for name, p in family.items()})
+        # The planned family, whatever of it has ended: what is missing counts as no finding.
+        planned = (len(plan.methods) - 1) * len(plan.primary)
+        rest = {f"missing {n}": 1.0 for n in range(planned - len(family))}
+        adjusted = holm({**{repr(name): p for name, p in family.items()}, **rest})
         self.contrasts.p_holm |= {name: adjusted[repr(name)] for name in family}
 
     def _contrast_rows(self) -> Iterator[dict[str, Any]]:
@@ -270,6 +279,10 @@ class _Maker:
 def _measure(metric: str) -> str:
     """``recall`` of ``tail_recall@50``."""
     return metric.partition("@")[0].rpartition("_")[2]
+
+
+def _seeds(lines: Sequence[Line]) -> list[int]:
+    return [line["seed"] for line in lines]
 
 
 def _done(lines: Sequence[Line]) -> list[Line]:

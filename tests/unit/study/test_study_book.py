@@ -72,6 +72,23 @@ def test_finals_come_at_the_best_trial_and_with_seeds_of_their_own(tmp_path: Pat
     assert {s.config.loss.temperature for s in points} == {best.params["loss.temperature"]}
 
 
+def test_a_cell_whose_trials_all_diverge_ends_without_finals(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path))
+    ledger = Ledger(Store(tmp_path / "ledger"))
+    book = Book(study, ledger)
+    lost = study.rows()[1].key
+    while ready := list(book.ready()):
+        for spec in ready:
+            line = ended(spec)
+            if spec.key == lost:
+                line |= {"status": "diverged", "value": None}
+            ledger.add(line)
+    assert book.left == 0
+    assert book.settings(study.rows()[1]) is None
+    finals = [line for line in ledger.runs() if line["kind"] == "seed"]
+    assert len(finals) == 3 * 2  # neither the cell's own nor the figure's that starts from it
+
+
 def test_equal_runs_of_two_cells_are_one(tmp_path: Path) -> None:
     methods = {"baseline": {}, "same": {}}
     study = load_study(small_study(tmp_path, methods=methods, sweeps={}, claims=[]))

@@ -68,9 +68,7 @@ def test_too_wide_an_interval_says_how_many_seeds_it_would_take(tmp_path: Path) 
 
 def test_growth_is_the_difference_of_two_gains(tmp_path: Path) -> None:
     found = contrasts({FULL: 0.02, HALF: 0.06})
-    (claim,) = claims_of(
-        tmp_path, found, {"claim": "x", "fractions": [0.5], "grows_from": 1.0, "paper": 0.1}
-    )
+    (claim,) = claims_of(tmp_path, found, {"claim": "x", "fractions": [0.5], "grows_from": 1.0})
     parts = [found.effects[place, "cfm", "baseline", "recall@10"] for place in (HALF, FULL)]
     assert claim["ours"] == pytest.approx((parts[0].mean - parts[1].mean) / 0.4)
     half = (claim["high"] - claim["low"]) / 2

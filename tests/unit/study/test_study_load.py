@@ -67,6 +67,12 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
         ({"seedz": [1]}, "did you mean 'seeds'"),
         ({"seeds": [5, 5]}, "seeds: must be distinct"),
         ({"at": {"0.7": {}}}, "at: no '0.7' in the study; it has 1, 0.5"),
+        ({"primary": ["recal@10"]}, "did you mean 'recall@10'"),
+        (
+            {"methods": {**METHODS, "x": {"set": {"eval.k": [10, 20]}}}},
+            "which methods on one dataset",
+        ),
+        ({"methods": {**METHODS, "popularity": {}}}, "a reference's name"),
         ({"tuning_seed": 5}, "5 is the tuning seed"),
         ({"baseline": "bare"}, "baseline: no 'bare' in the study"),
         ({"methods": {**METHODS, "x": {"set": {"ssl.wait": 1}}}}, "ssl.wait: unknown key"),
