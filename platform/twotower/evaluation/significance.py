@@ -8,9 +8,9 @@ Shape letters:
     Q queries    R resamples
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from twotower.core.errors import InputError
 from twotower.core.types import Float64, Int64
 from twotower.evaluation import student
 from twotower.evaluation.resampling import add_up, bootstrap, percentiles, unit_numbers
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Estimate(TypedDict):
@@ -144,12 +146,12 @@ def paired(
     return results
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p-values (Scandinavian Journal of Statistics 6, 1979), by name.
 
     Below alpha means significant with the chance of any false finding in the family at most alpha.
     """
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Name, float] = {}
     worst = 0.0
     ordered = sorted(p_values.items(), key=lambda pair: pair[1])
     for place, (name, p) in enumerate(ordered):

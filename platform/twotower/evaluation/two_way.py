@@ -11,7 +11,7 @@ Shape letters:
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,8 @@ from twotower.core.errors import InputError
 from twotower.core.types import Float64, Int64
 from twotower.evaluation import student
 from twotower.evaluation.resampling import Sums, add_up, bootstrap, percentiles, unit_numbers
-from twotower.evaluation.significance import Comparison, Mean, interval, p_value
+from twotower.evaluation.significance import Comparison, Mean, Name, interval, p_value
 from twotower.evaluation.variance import Variance, split
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,13 +62,14 @@ def train_reference(
         background=config.train.checkpoint_async,
     )
     parts: tuple[EvalPart, ...] = ("validation", "test") if final else ()
-    with _threads(machine.threads):
+    with threads(machine.threads):
         place = Place(torch.device(machine.device))
         return run_session(config, prepared, recorder, place, parts, faults)
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Torch threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

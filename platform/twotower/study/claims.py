@@ -31,13 +31,13 @@ def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
     dataset and fraction are a family of their own.
     """
     held = [one for claim in study.plan.claims for one in _everywhere(study, claim, contrasts)]
-    others: dict[tuple[str, float], dict[str, float]] = {}
+    others: dict[tuple[str, float], dict[int, float]] = {}
     for place, one in enumerate(held):
         if one.p_holm is None and one.effect.p is not None:
-            others.setdefault(one.place, {})[str(place)] = one.effect.p
+            others.setdefault(one.place, {})[place] = one.effect.p
     adjusted = {key: p for family in others.values() for key, p in holm(family).items()}
     return [
-        _row(study, one, one.p_holm if one.p_holm is not None else adjusted.get(str(place)))
+        _row(study, one, one.p_holm if one.p_holm is not None else adjusted.get(place))
         for place, one in enumerate(held)
     ]
 
@@ -83,7 +83,7 @@ def _gain(
 
 
 def _less(gain: Effect, other: Effect, confidence: float) -> Effect:
-    """One gain less another, as if they were independent (Welch): too wide where they are not."""
+    """One gain less another, as if they were independent (Welch), which they are not."""
     error = math.hypot(gain.error, other.error)
     if not error or min(gain.df, other.df) < 1:
         return replace(gain, mean=gain.mean - other.mean, low=None, high=None, p=None)

@@ -67,6 +67,6 @@ def complete(
             with suppress(TwotowerError):
                 write(resamples=0)
             raise
-        for config in {cell.key.place: cell.config for cell in plan.cells}.values():
+        for config in plan.places().values():
             prepare(config, verbose=verbose)  # a whole ledger may have come from elsewhere
     return write()

@@ -5,7 +5,7 @@ so a study that was cut off ends as the unbroken one does.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from twotower.runtime.pool import Ended, Pool
 from twotower.runtime.run_folder import location
 from twotower.runtime.stopping import stop_requests
 from twotower.study.book import Book
-from twotower.study.cells import RunSpec
+from twotower.study.cells import Kind, RunSpec
 from twotower.study.ledger import Ledger
 from twotower.study.load import Study
 from twotower.study.run import RunTask, execute
@@ -106,22 +106,26 @@ class _Crew:
         self._environment: Mapping[str, Any] = environment()
 
     def prepare(self) -> None:
-        """Prepare the data of the runs that are left, one dataset after the other."""
-        needed = {cell.key.place: cell.config for cell in self._study.cells}
-        for (name, fraction), config in needed.items():
+        """Prepare the data of all runs, one dataset after the other."""
+        for (name, fraction), config in self._study.places().items():
             self._say(f"preparing {name} at {fraction:g}")
             self._prepared[name, fraction] = location(Store(prepare(config).path))
 
     def step(self) -> bool:
         """Start what fits and take what ended; false once nothing is left to do."""
-        for spec in self._book.ready():
+        for spec in self._startable():
             if not self._pool.free:
                 break
-            if spec.id not in self._running and spec.id not in self._failed:
-                self._start(spec)
+            self._start(spec)
         for ended in self._pool.ended(_LOOK_EVERY_S):
             self._take(ended)
-        return bool(self._running) or any(s.id not in self._failed for s in self._book.ready())
+        return bool(self._running) or any(self._startable())
+
+    def _startable(self) -> Iterator[RunSpec]:
+        """Runs that are ready and were not started yet."""
+        for spec in self._book.ready():
+            if spec.id not in self._running and spec.id not in self._failed:
+                yield spec
 
     def check(self) -> None:
         """RunError where runs failed."""
@@ -175,10 +179,11 @@ class _Crew:
         }
 
     def _say(self, doing: str) -> None:
-        left = self._book.left
-        self._tell(StudyProgress(self._book.total - left, self._book.total, self._time(), doing))
+        left = self._book.left_by_place()
+        total = self._book.total
+        self._tell(StudyProgress(total - left.total(), total, self._time(left), doing))
 
-    def _time(self) -> float | None:
+    def _time(self, left: Mapping[tuple[str, float, Kind], int]) -> float | None:
         """At the mean time of runs of the same dataset, fraction and kind, else of any."""
         seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         for line in self._ledger.runs():
@@ -187,7 +192,7 @@ class _Crew:
         if not seconds:
             return None
         total = 0.0
-        for like, count in self._book.left_by_place().items():
+        for like, count in left.items():
             known = next(k for k in (like, like[2:], ()) if k in seconds)
             total += count * sum(seconds[known]) / len(seconds[known])
         return total / self._pool.slots

@@ -25,17 +25,13 @@ class Study:
     cells: tuple[Cell, ...]
     """Rows of the tables first, dataset by dataset; points of figures after them."""
 
-    def cell(self, key: Key) -> Cell:
-        """One cell by its key."""
-        return next(cell for cell in self.cells if cell.key == key)
-
     def rows(self) -> list[Cell]:
         """The cells that are rows of tables."""
         return [cell for cell in self.cells if cell.sweep is None]
 
-    def places(self) -> list[tuple[str, float]]:
-        """Every dataset and fraction, in the file's order."""
-        return list(dict.fromkeys(cell.key.place for cell in self.rows()))
+    def places(self) -> dict[tuple[str, float], ExperimentConfig]:
+        """Every dataset and fraction, in the file's order, with a config of its data."""
+        return {cell.key.place: cell.config for cell in self.rows()}
 
 
 def load_study(path: str | Path) -> Study:

@@ -2,11 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DivergedError
@@ -15,7 +13,7 @@ from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
 from twotower.runtime.json_lines import JsonLines
 from twotower.runtime.recorder import METRICS, Watch
-from twotower.runtime.reference import Machine, train_reference
+from twotower.runtime.reference import Machine, threads, train_reference
 from twotower.runtime.run_folder import data_identity
 from twotower.runtime.session import Outcome
 from twotower.study.cells import Kind
@@ -67,29 +65,25 @@ def execute(task: RunTask) -> dict[str, Any]:
 
 def _run(task: RunTask, config: ExperimentConfig, prepared: Prepared) -> dict[str, Any]:
     if task.kind == "reference":
-        return _references(config, prepared, task.threads)
-    curve: list[list[Any]] = []
-
-    def hear(line: Mapping[str, Any]) -> None:
-        if line["kind"] == "validation":
-            curve.append([line["epoch"], line[config.eval.select]])
-
+        with threads(task.threads):
+            return _references(config, prepared)
+    lines: list[Mapping[str, Any]] = []
     store = Store(task.store) if task.kind == "seed" else None
     outcome = train_reference(
         config,
         prepared,
         store=store,
-        watch=Watch(on_line=hear),
+        watch=Watch(on_line=lines.append),
         machine=Machine(threads=task.threads),
         final=task.kind == "seed",
     )
     found = {"status": "done", **_progress(outcome)}
     if store is None:
-        return {**found, "curve": curve}
-    test = outcome.evaluations["test"]
-    told = {"curve": _whole_curve(store, config), "weights": _digest(outcome), **_measured(test)}
+        return {**found, "curve": _curve(lines, config)}
+    written = JsonLines(store, METRICS).lines()  # of all of the run's attempts
+    test = _measured(outcome.evaluations["test"])
     store.delete()
-    return {**found, **told}
+    return {**found, "curve": _curve(written, config), "weights": _digest(outcome), **test}
 
 
 def _progress(outcome: Outcome) -> dict[str, Any]:
@@ -102,21 +96,15 @@ def _progress(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _whole_curve(store: Store, config: ExperimentConfig) -> list[list[Any]]:
-    """Validations of all of a run's attempts."""
-    lines = JsonLines(store, METRICS).lines()
+def _curve(lines: Sequence[Mapping[str, Any]], config: ExperimentConfig) -> list[list[Any]]:
+    """Epoch and value of every validation."""
     return [
         [line["epoch"], line[config.eval.select]] for line in lines if line["kind"] == "validation"
     ]
 
 
-def _references(config: ExperimentConfig, prepared: Prepared, threads: int) -> dict[str, Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = Evaluator(config, prepared).baselines("test")
-    finally:
-        torch.set_num_threads(before)
+def _references(config: ExperimentConfig, prepared: Prepared) -> dict[str, Any]:
+    found = Evaluator(config, prepared).baselines("test")
     rows = {name: _measured(one) for name, one in found.items()}
     return {"status": "done", "value": None, "references": rows}
 

@@ -4,7 +4,7 @@ Shape letters:
     S seeds    Q queries
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -176,7 +176,7 @@ class _Maker:
         for name, one in effects(tables, options).items():
             self.contrasts.effects[at, *name] = one
             self.contrasts.firsts[at, *name] = firsts[name]
-        family = {
+        family: dict[Hashable, float] = {
             (at, *name): one.p
             for name, one in ((n, self.contrasts.effects[at, *n]) for n in tables)
             if name[1] == plan.baseline and name[2] in plan.primary and one.p is not None
@@ -185,8 +185,10 @@ class _Maker:
         # The planned family, whatever of it has ended: what is missing counts as no finding.
         planned = (len(plan.methods) - 1) * len(plan.primary)
         rest = {f"missing {n}": 1.0 for n in range(planned - len(family))}
-        adjusted = holm({**{repr(name): p for name, p in family.items()}, **rest})
-        self.contrasts.p_holm |= {name: adjusted[repr(name)] for name in family}
+        adjusted = holm({**family, **rest})
+        for name in tables:
+            if (at, *name) in family:
+                self.contrasts.p_holm[at, *name] = adjusted[at, *name]
 
     def _contrast_rows(self) -> Iterator[dict[str, Any]]:
         for name, one in self.contrasts.effects.items():
@@ -226,7 +228,7 @@ class _Maker:
             "kind": "borrowed" if cell.lender else "tuned",
             "settings_from": _lender(cell),
             "settings": None if settings is None else {**settings, **(cell.last or {})},
-            "seeds": [line["seed"] for line in lines],
+            "seeds": _seeds(lines),
             "missing": len(cell.seeds) - len(lines),
             "metrics": dict(means),
             "undertrained": sum(line["undertrained"] for line in lines),
