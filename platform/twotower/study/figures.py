@@ -158,6 +158,9 @@ def _swept_metrics(document: Document, sweeps: Sequence[Mapping[str, Any]]) -> l
 
 
 def _swept(value: Any) -> Value:
+    """Of an axis: a list by its first value and how many more it has."""
+    if isinstance(value, list | tuple) and len(value) > 1:
+        return f"{plain(value[0])} and {len(value) - 1} more"
     return value if isinstance(value, int | float | str) else plain(value)
 
 
