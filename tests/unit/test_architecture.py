@@ -12,22 +12,25 @@ SOURCE = ROOT / "platform" / "twotower"
 LAYERS = {
     "core": 0,
     "kernels": 0,
-    "data": 1,
-    "datasets": 1,
-    "models": 1,
-    "objectives": 1,
-    "evaluation": 1,
-    "training": 2,
-    "runtime": 3,
-    "report": 4,
-    "study": 5,
-    "bench": 5,
-    "demo": 5,
-    "cli": 6,
+    "serving": 1,
+    "data": 2,
+    "datasets": 2,
+    "models": 2,
+    "objectives": 2,
+    "evaluation": 2,
+    "training": 3,
+    "runtime": 4,
+    "report": 5,
+    "export": 5,
+    "study": 6,
+    "bench": 6,
+    "demo": 6,
+    "cli": 7,
 }
 RAY_DOORS = ("data/pipeline.py", "runtime/")
 RAY_FREE = ("runtime/reference.py",)
-TORCH_FREE = ("core", "data", "datasets", "report")
+TORCH_FREE = ("core", "serving", "data", "datasets", "report")
+NOT_TO_SERVE = ("torch", "ray", "pyarrow", "pandas", "polars", "pydantic")
 FILES = sorted(SOURCE.rglob("*.py"))
 ENTRIES = sorted([*(ROOT / "jobs").glob("*.py"), *(ROOT / "tune").glob("*.py")])
 LOOPS = {"training/loop.py": ("fit", 60), "training/step.py": ("train_step", 40)}
@@ -79,6 +82,18 @@ def test_ray_and_torch_stay_behind_their_doors(path: Path) -> None:
         assert "ray" not in top
     if name.split("/")[0] in TORCH_FREE:
         assert "torch" not in top
+
+
+def test_serving_needs_numpy_and_safetensors_only() -> None:
+    modules = [
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        for path in sorted((SOURCE / "serving").glob("[!_]*.py"))
+    ]
+    code = f"import sys, {', '.join(modules)}; print(*{{n.split('.')[0] for n in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE.parent, capture_output=True, text=True, check=True
+    )
+    assert not set(NOT_TO_SERVE) & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower.core.errors import DataError
+from twotower.core.hashing import UInt64, mix
 from twotower.core.types import Int64
 from twotower.data.columns import Int32, factorize
-from twotower.data.hashing import UInt64, hash_strings, mix
+from twotower.data.hashing import hash_strings
 from twotower.data.rows import run_starts
 
 _SHOWN = 3

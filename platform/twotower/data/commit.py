@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from twotower.core.errors import InputError
+from twotower.core.hashing import UInt64
 from twotower.core.lease import Lease
 from twotower.core.storage import MANIFEST, Store, sync_directory
 from twotower.core.types import Int64
 from twotower.data.catalogue import Catalogue
 from twotower.data.counts import Files, SplitCounts
-from twotower.data.hashing import UInt64
 from twotower.data.splits import PARTS, TEST, VALIDATION
 from twotower.data.write import Written
 

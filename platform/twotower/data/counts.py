@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from twotower.core.data_config import Data
 from twotower.core.errors import DataError
+from twotower.core.hashing import UInt64
 from twotower.core.types import Int64
 from twotower.data.columns import Int32
 from twotower.data.dedupe import Deduped, Spilled
 from twotower.data.divide import Divided, train_file
 from twotower.data.exchange import BAD, Exchanged, Fragment
-from twotower.data.hashing import UInt64
 from twotower.data.statistics import TimeHistogram
 from twotower.data.tables import FittedTable
 from twotower.data.write import Written, WrittenPairs

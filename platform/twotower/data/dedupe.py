@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twotower.core.hashing import UInt64
 from twotower.core.storage import Store
 from twotower.core.types import Int64
 from twotower.data.columns import Int32
-from twotower.data.hashing import UInt64
 from twotower.data.rows import Rows, concatenate, merge_repeats, newest_first, run_starts
 from twotower.data.spill import open_spill, read_one, read_part, row_columns, to_rows, write_one
 from twotower.data.statistics import TimeHistogram

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from twotower.core.hashing import UInt64, bucket_of, mix
 from twotower.core.storage import Store
 from twotower.core.types import Int64
 from twotower.data.catalogue import group_alone
 from twotower.data.columns import Int32
 from twotower.data.dedupe import Queries, read_pairs, read_queries
-from twotower.data.hashing import UInt64, below, bucket_of, keyed, mix
+from twotower.data.hashing import below, keyed
 from twotower.data.rows import Rows, run_starts
 from twotower.data.spill import SpillWriter, row_columns, write_one
 from twotower.data.splits import TEST, TRAIN, VALIDATION, PairIds, Parts, SplitPlan, assign

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from twotower.core.hashing import UInt64, bucket_of
 from twotower.core.seeding import derive
 from twotower.core.storage import Store
 from twotower.core.types import Int64
 from twotower.data import positive
 from twotower.data.catalogue import Catalogue
 from twotower.data.columns import Coded, Int32, Values, factorize, integers
-from twotower.data.hashing import Bools, UInt64, bucket_of, hash_strings, keyed
+from twotower.data.hashing import Bools, hash_strings, keyed
 from twotower.data.rows import Rows
 from twotower.data.sources import Inspected, read_batches
 from twotower.data.spill import SpillWriter, row_columns

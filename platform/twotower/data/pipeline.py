@@ -44,7 +44,7 @@ def prepare(config: ExperimentConfig, *, on_progress: Progress | None = None) ->
         InputError: another process prepares the same data.
         RunError: a task failed; the next call starts again.
     """
-    return course.run(config, _RayTasks(on_progress))
+    return course.run(config, RayTasks(on_progress))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class _Sealed:
     value: Any
 
 
-class _RayTasks:
+class RayTasks:
     """Runs stages on Ray Data: one block and one task a unit of work."""
 
     def __init__(self, on_progress: Progress | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from twotower.core.data_config import Data
 from twotower.core.errors import ConfigError
+from twotower.core.hashing import UInt64
 from twotower.core.storage import Store
 from twotower.data import features, positive, stages, vocabulary
 from twotower.data.catalogue import Catalogue, build_catalogue, group_hashes
@@ -18,7 +19,6 @@ from twotower.data.counts import MergeCounts, ReadCounts, SplitCounts
 from twotower.data.dedupe import DedupePlan
 from twotower.data.divide import DividePlan
 from twotower.data.exchange import Fragment, LogPlan
-from twotower.data.hashing import UInt64
 from twotower.data.schema import SourceName
 from twotower.data.shards import Shard
 from twotower.data.sources import Inspected, read_column

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twotower.core.hashing import UInt64
 from twotower.core.types import Int64
 from twotower.data.columns import Int32
-from twotower.data.hashing import UInt64
 
 _LAST = np.uint64(2**64 - 1)
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.data_config import Split
+from twotower.core.hashing import UInt64
 from twotower.core.seeding import derive
 from twotower.core.types import Int64
 from twotower.data.columns import Int32
-from twotower.data.hashing import UInt64, below, keyed, symmetric
+from twotower.data.hashing import below, keyed, symmetric
 from twotower.data.rows import lexical_order, run_starts
 
 Parts = NDArray[np.uint8]

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower.core.data_config import Feature
+from twotower.core.hashing import value_buckets
 from twotower.core.types import FIRST_ID, OOV_ID, Int64
 from twotower.data.columns import Int32
-from twotower.data.hashing import bucket_of, hash_strings, mix
+from twotower.data.hashing import hash_strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,8 @@ class Vocabulary:
         unknown = np.flatnonzero(found < 0)
         ids[unknown] = OOV_ID
         if self.hash_buckets and len(unknown):
-            # Mixed again: the hash itself decides where queries are worked on.
-            hashes = mix(hash_strings(values.take(pa.array(unknown))))
-            ids[unknown] = FIRST_ID + len(self.values) + bucket_of(hashes, self.hash_buckets)
+            hashes = hash_strings(values.take(pa.array(unknown)))
+            ids[unknown] = FIRST_ID + len(self.values) + value_buckets(hashes, self.hash_buckets)
         return ids
 
     def to_table(self) -> pa.Table:
