@@ -93,6 +93,10 @@ def tiny_inputs(seed: int = 0) -> TrainInputs:
         ),
         item_counts=rng.integers(1, 9, NUM_ITEMS),
         context={"country": ("context.country", NUM_COUNTRIES)},
+        value_counts={
+            "item.id": np.arange(NUM_ITEMS + 2) % 7,
+            "item.tags": np.arange(12)[::-1].copy(),
+        },
         mutual_information=mutual + mutual.T,
     )
 

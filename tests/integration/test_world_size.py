@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch.distributed import FileStore  # pyright: ignore[reportPrivateImportUsage]
 
 from tiny_catalogue import take, tiny_batch, tiny_experiment, tiny_state
-from twotower.models.embeddings import RowGradients
+from twotower.models.embeddings.bags import RowGradients
 from twotower.objectives.group import SINGLE
 from twotower.training.collectives import DistributedGroup
 from twotower.training.state import TrainState
@@ -40,6 +40,32 @@ CASES: dict[str, dict[str, Any]] = {
         "train__optimizer": "adamw",
     },
     "feature_dropout": {"loss__feature_dropout": 0.3, "loss__mixed_negatives": 3},
+    "codes": {
+        "history": True,
+        "ssl__weight": 0.7,
+        "ssl__batch_size": 13,
+        "loss__mixed_negatives": 5,
+        "train__clip_norm": 1.0,
+        "model__embeddings__item": {
+            "id": {
+                "kind": "mgqe",
+                "num_subspaces": 2,
+                "commitment": 0.1,
+                "revive_every": 2,
+                "tiers": [
+                    {"share": 0.2, "num_centroids": 5},
+                    {"share": 0.8, "num_centroids": 3, "num_subspaces": 1},
+                ],
+            },
+            "brand": {"kind": "scalar", "bits": 4},
+            "tags": {"kind": "dpq_sx", "num_subspaces": 4, "num_centroids": 3},
+            "words": {"kind": "low_rank", "rank": 2},
+        },
+        "model__embeddings__query": {"id": {"kind": "hashed", "share": 0.3}},
+        "model__embeddings__context": {
+            "country": {"kind": "dpq_vq", "num_subspaces": 1, "num_centroids": 2, "warmup_steps": 1}
+        },
+    },
 }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from twotower.core.data_config import Data
+from twotower.core.embedding_config import Codebooks, Embedding, Embeddings, LowRank
 from twotower.core.fault_config import Faults
 from twotower.core.section import Count, Positive, Section, Share, Text
 
@@ -24,6 +25,10 @@ RESUME_SAFE = (
     "fault",
 )
 """Keys that may change between the start of a run and its resume: they don't change its result."""
+
+ADDED = ("model.embeddings",)
+"""Keys that came after runs were first kept. At its default such a key is no part of a run's
+identity: runs made before it stay the runs they are, and their ledgers go on."""
 
 
 class Model(Section):
@@ -48,6 +53,25 @@ class Model(Section):
     init_std: Positive = 0.05
     """Standard deviation of the tables' initial values; default rows (id 0) start at zero. Chosen,
     not tuned."""
+
+    embeddings: Embeddings = Embeddings()
+    """How tables are stored, by side and feature; those not named are `full`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Model":
+        for side in ("item", "query", "context"):
+            for name, kind in getattr(self.embeddings, side).items():
+                _check_width(f"embeddings.{side}.{name}", kind, self.embed_dim)
+        return self
+
+
+def _check_width(path: str, kind: Embedding, width: int) -> None:
+    if isinstance(kind, Codebooks) and width % kind.num_subspaces:
+        raise ValueError(
+            f"{path}.num_subspaces: {kind.num_subspaces} does not divide embed_dim ({width})"
+        )
+    if isinstance(kind, LowRank) and kind.rank > width:
+        raise ValueError(f"{path}.rank: {kind.rank} is above embed_dim ({width})")
 
 
 class Loss(Section):
@@ -288,7 +312,33 @@ class ExperimentConfig(Section):
                 )
         if self.ssl.weight > 0:
             self._check_masking()
+        for side in ("item", "query", "context"):
+            for name in getattr(self.model.embeddings, side):
+                self._check_embedding(side, name)
         return self
+
+    def _check_embedding(self, side: str, name: str) -> None:
+        path, features = f"model.embeddings.{side}", getattr(self.data.features, side)
+        if name not in features:
+            known = ", ".join(features) or "none"
+            raise ValueError(f"{path}: no {side} feature {name!r}; there are {known}")
+        if features[name].kind == "dense":
+            raise ValueError(f"{path}.{name}: a dense feature has no table")
+        owner = features[name].share
+        if owner is not None and self.model.shared_tables:
+            raise ValueError(
+                f"{path}.{name}: its table is that of the item feature {owner!r}; set "
+                f"model.embeddings.item.{owner}, or model.shared_tables to false"
+            )
+
+    def embeddings(self) -> dict[str, Embedding]:
+        """Kinds of the tables that aren't `full`, by the table's name."""
+        return {
+            f"{side}.{name}": kind
+            for side in ("item", "query", "context")
+            for name, kind in getattr(self.model.embeddings, side).items()
+            if kind.kind != "full"
+        }
 
     def _check_masking(self) -> None:
         names = list(self.ssl.mask_features or self.data.features.item)

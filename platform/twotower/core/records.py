@@ -10,21 +10,34 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from twotower.core.config import RESUME_SAFE, ExperimentConfig
+from twotower.core.config import ADDED, RESUME_SAFE, ExperimentConfig
 
 _PACKAGES = ("twotower", "ray", "torch", "pyarrow", "optuna", "polars", "numpy", "pydantic")
 
 
 def identity(config: ExperimentConfig) -> dict[str, Any]:
-    """What makes a run the run it is: the resolved config less the keys in `RESUME_SAFE`."""
+    """What makes a run the run it is.
+
+    The resolved config less the keys in `RESUME_SAFE`, and those in `ADDED` at their default.
+    """
     document = config.model_dump(mode="json")
-    for path in RESUME_SAFE:
+    left_out = [*RESUME_SAFE, *(path for path in ADDED if _is_default(config, path))]
+    for path in left_out:
         *parents, leaf = path.split(".")
         section = document
         for name in parents:
             section = section[name]
         section.pop(leaf)
     return document
+
+
+def _is_default(config: ExperimentConfig, path: str) -> bool:
+    *parents, leaf = path.split(".")
+    section: Any = config
+    for name in parents:
+        section = getattr(section, name)
+    field = type(section).model_fields[leaf]
+    return getattr(section, leaf) == field.get_default(call_default_factory=True)
 
 
 def fingerprint(value: Any) -> str:

@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -84,7 +84,7 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType, dict, tuple):
+    if get_origin(annotation) in (Annotated, Union, UnionType, dict, tuple):
         return [model for part in get_args(annotation) for model in _sections(part)]
     return []
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError
-from twotower.core.types import EncodedFeature, Side
-from twotower.models.embeddings import EmbeddingStore, merge_tables
+from twotower.core.types import EncodedFeature, Int64, Side
+from twotower.models.embeddings.store import EmbeddingStore, merge_tables
 from twotower.models.encoders import AttentionHistory, HistoryEncoder, MeanHistory
 from twotower.models.features import SideTable
 from twotower.models.towers import Tower
@@ -26,6 +26,9 @@ class ModelInputs:
     context: Mapping[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     """Context feature -> (table, rows of the table)."""
 
+    value_counts: Mapping[str, Int64] = field(default_factory=dict[str, Int64])
+    """Table -> int64 ``(V,)``, train rows of each value; of tables with tiers."""
+
 
 def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
     """Build a model on the CPU in float32; initial values depend on ``config.seed`` only."""
@@ -36,7 +39,14 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         + list(inputs.context.values())
     )
     model = config.model
-    store = EmbeddingStore(tables, model.embed_dim, init_std=model.init_std, seed=config.seed)
+    store = EmbeddingStore(
+        tables,
+        model.embed_dim,
+        init_std=model.init_std,
+        seed=config.seed,
+        kinds=config.embeddings(),
+        counts=inputs.value_counts,
+    )
     items, queries = SideTable(inputs.item, store), SideTable(inputs.query, store)
     item_width = items.num_sparse * model.embed_dim + items.num_dense
     num_looked = queries.num_sparse + len(inputs.context) + (history is not None)

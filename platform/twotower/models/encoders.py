@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.models.embeddings import Bags
+from twotower.models.embeddings.bags import Bags
 from twotower.models.layers import generator, linear
 
 

@@ -8,7 +8,7 @@ Long gathers are `index_select`: on a CPU three times as fast as indexing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twotower.core.types import DEFAULT_ID, EncodedFeature, Int64, Ragged, Side
-from twotower.models.embeddings import Bags, EmbeddingStore
+from twotower.models.embeddings.bags import Bags
+from twotower.models.embeddings.store import EmbeddingStore
 from twotower.models.views import Run, SharedViews
 
 Int32 = NDArray[np.int32]
@@ -54,6 +55,12 @@ class SideInputs:
 
     dense: Tensor
     """float ``(b, V)``."""
+
+    def standing_for(self, examples_b: Tensor) -> "SideInputs":
+        """The same rows, where each stands for that many examples."""
+        num_sparse = len(self.bags.lengths) // max(len(examples_b), 1)
+        examples_G = examples_b.to(self.dense.device).repeat_interleave(num_sparse)
+        return replace(self, bags=self.bags.standing_for(examples_G))
 
 
 class SideTable(nn.Module):
@@ -182,9 +189,10 @@ class SideTable(nn.Module):
         first_nV = by_row(hidden_PA[:, self.dense_columns])
         single = torch.ones_like(self.defaults)
         places = torch.arange(len(single), dtype=torch.int32, device=device)
+        hidden = torch.full_like(single, total, dtype=self.dense.dtype)  # each by one of the views
         return SharedViews(
             bags=shown.bags,
-            defaults=Bags(self.defaults, single.to(self.dense.dtype), places, single),
+            defaults=Bags(self.defaults, single.to(self.dense.dtype), places, single, hidden),
             dense=(shown.dense.masked_fill(first_nV, 0), shown.dense.masked_fill(~first_nV, 0)),
             runs=tuple(
                 Run(count, tuple(map(bool, hidden)))

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from twotower.core.types import Int64, Ragged
-from twotower.models.embeddings import Bags, EmbeddingStore, Lookup, RowGradients
+from twotower.models.embeddings.bags import Bags, RowGradients
+from twotower.models.embeddings.lookup import Lookup
+from twotower.models.embeddings.store import EmbeddingStore, Summed, alone
 from twotower.models.encoders import Histories, HistoryEncoder
 from twotower.models.features import SideInputs, SideTable
 from twotower.models.towers import Tower
@@ -122,7 +124,13 @@ class TwoTower(nn.Module):
         )
 
     def look_up(
-        self, query: QueryInputs, items: Sequence[SideInputs], views: SharedViews | None = None
+        self,
+        query: QueryInputs,
+        items: Sequence[SideInputs],
+        views: SharedViews | None = None,
+        summed: Summed = alone,
+        *,
+        detail: bool = False,
     ) -> Looked:
         """One fused lookup for the query pass and all item passes of a step.
 
@@ -130,10 +138,15 @@ class TwoTower(nn.Module):
             query: the query pass.
             items: item passes.
             views: two more of them, which share what they look up.
+            summed: sums a tensor over the ranks, which all look up; used where tables have
+                statistics.
+            detail: also measure what `Lookup.own_losses` has on detailed steps.
         """
         item_bags = Bags.concat([one.bags for one in items])
         view_bags = [views.bags, views.defaults] if views else []
-        found = self.store.lookup([item_bags, *view_bags, *_query_bags(query)])
+        found = self.store.lookup(
+            [item_bags, *view_bags, *_query_bags(query)], summed, detail=detail
+        )
         dense = items[0].dense if len(items) == 1 else torch.cat([one.dense for one in items])
         return Looked(found, query, dense, views)
 
@@ -186,10 +199,10 @@ class TwoTower(nn.Module):
             table's default row.
         """
         chosen = np.arange(self.items.num_rows, dtype=np.int64) if rows is None else rows
-        out: list[Tensor] = []
+        look_up, out = self.store.reader(), list[Tensor]()
         for start in range(0, max(len(chosen), 1), batch_size):
             read = self.items.inputs(self.items.expand(chosen[start : start + batch_size]))
-            out.append(self._item_tower(self.store.read(read.bags), read.dense, bf16=False))
+            out.append(self._item_tower(look_up(read.bags), read.dense, bf16=False))
         return torch.cat(out)
 
     @torch.no_grad()
@@ -212,12 +225,12 @@ class TwoTower(nn.Module):
         Returns:
             ``(n, D)`` on the model's device.
         """
-        out: list[Tensor] = []
+        look_up, out = self.store.reader(), list[Tensor]()
         for start in range(0, max(len(rows), 1), batch_size):
             at = np.arange(start, min(start + batch_size, len(rows)), dtype=np.int64)
             part = {name: ids[at] for name, ids in (context or {}).items()}
             read = self.query_inputs(rows[at], part, None if history is None else history.take(at))
-            found = [self.store.read(bags) for bags in _query_bags(read)]
+            found = [look_up(bags) for bags in _query_bags(read)]
             out.append(self._query_tower(found, read, bf16=False))
         return torch.cat(out)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from twotower.kernels.products import product, product_by_rows, product_over_rows
-from twotower.models.embeddings import Bags
+from twotower.models.embeddings.bags import Bags
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from twotower.core.config import Train
-from twotower.models.embeddings import RowGradients, sum_by_row
+from twotower.models.embeddings.bags import RowGradients, sum_by_row
 from twotower.models.two_tower import TwoTower
 from twotower.objectives.group import Group
 
@@ -141,7 +141,7 @@ class Optimizer:
         self._store = model.store
         self._named = dict(model.named_parameters())
         self._flat = _FlatGradients(list(self._named.values()))
-        self._dense = _dense_optimizer(train, list(self._named.values()))
+        self._dense = _dense_optimizer(train, self._named)
         self._tables: TableRule = _TABLE_RULES[train.optimizer](model.store.weight)
 
     @torch.no_grad()
@@ -238,14 +238,16 @@ def exchange_rows(gradients: RowGradients, group: Group) -> RowGradients:
     return sum_by_row(rows.long(), every, values)
 
 
-def _dense_optimizer(train: Train, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """PyTorch's optimizer of the dense weights; decay acts on matrices, not on biases and norms."""
+def _dense_optimizer(train: Train, named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """PyTorch's optimizer of the dense weights.
+
+    Decay acts on the towers' matrices; not on biases and norms, nor on what belongs to a table.
+    """
     if train.optimizer != "adamw":
-        return torch.optim.Adagrad(weights, lr=train.learning_rate, foreach=True)
-    matrices = [w for w in weights if w.ndim > 1]
-    vectors = [w for w in weights if w.ndim == 1]
+        return torch.optim.Adagrad(list(named.values()), lr=train.learning_rate, foreach=True)
+    decayed = {n: w.ndim > 1 and not n.startswith("store.") for n, w in named.items()}
     groups = [
-        {"params": matrices, "weight_decay": train.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [named[n] for n in named if decayed[n]], "weight_decay": train.weight_decay},
+        {"params": [named[n] for n in named if not decayed[n]], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=train.learning_rate, foreach=True)

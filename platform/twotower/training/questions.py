@@ -57,7 +57,7 @@ def questions(config: ExperimentConfig, prepared: Prepared, part: EvalPart) -> Q
     rows, first = np.unique(pairs.query, return_index=True)
     if not len(rows):
         raise DataError(f"{prepared.store.uri}: its {part} part has no pairs; raise data.split")
-    known = _newest_first([prepared.pairs(p) for p in _KNOWN[part]], prepared.num_queries)
+    known = newest_first([prepared.pairs(p) for p in _KNOWN[part]], prepared.num_queries)
     length = history_length(config)
     own_item = prepared.query_items()[rows]
     return Questions(
@@ -71,7 +71,7 @@ def questions(config: ExperimentConfig, prepared: Prepared, part: EvalPart) -> Q
             groups=_groups(config, prepared, own_item),
         ),
         context={name: ids[first] for name, ids in pairs.context.items()},
-        history=None if length is None else _head(known.take(rows), length),
+        history=None if length is None else head(known.take(rows), length),
         setting=_setting(config, prepared, part),
     )
 
@@ -109,7 +109,7 @@ def _setting(config: ExperimentConfig, prepared: Prepared, part: EvalPart) -> Se
     )
 
 
-def _newest_first(parts: list[Pairs], num_queries: int) -> Ragged:
+def newest_first(parts: list[Pairs], num_queries: int) -> Ragged:
     """Items of each query from all parts, by time falling, else part after part."""
     query = np.concatenate([pairs.query for pairs in parts])
     item = np.concatenate([pairs.item for pairs in parts])
@@ -120,7 +120,7 @@ def _newest_first(parts: list[Pairs], num_queries: int) -> Ragged:
     return Ragged.group(query, item, num_queries)
 
 
-def _head(rows: Ragged, length: int) -> Ragged:
+def head(rows: Ragged, length: int) -> Ragged:
     """The first values of each row, at most ``length``."""
     place = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths())
     return Ragged.from_lengths(np.minimum(rows.lengths(), length), rows.values[place < length])

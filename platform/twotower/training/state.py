@@ -38,6 +38,9 @@ class TrainInputs:
     context: Mapping[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     """Context feature -> (table, rows of the table)."""
 
+    value_counts: Mapping[str, Int64] = field(default_factory=dict[str, Int64])
+    """Table -> int64 ``(V,)``, train rows of each value; of tables with tiers (`mgqe`)."""
+
     mutual_information: Float64 | None = None
     """``(F, F)`` of the kind ``ssl.mi``, in the order of ``item.features``; read by `cfm`."""
 
@@ -76,7 +79,9 @@ class TrainState:
             dtype: type of weights and losses; float64 is for tests.
         """
         at = torch.device(device)
-        model = build(config, ModelInputs(inputs.item, inputs.query, inputs.context))
+        model = build(
+            config, ModelInputs(inputs.item, inputs.query, inputs.context, inputs.value_counts)
+        )
         model = model.to(device=at, dtype=dtype)
         objective = Objective(
             config,

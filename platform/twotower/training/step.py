@@ -30,21 +30,24 @@ def train_step(
 
     Returns:
         0-d tensors on the device, global values: ``loss``, ``main``, and where they are on ``ssl``,
-        ``spread_out``, ``grad_norm``, ``identical_views``. On a GPU the host waits once a step, for
+        ``spread_out``, ``grad_norm``, ``identical_views``, ``codebook`` (no part of ``loss``) and
+        ``codes_differ``. On a GPU the host waits once a step, for
         the number of touched rows.
     """
     plan = state.objective.planner.plan(batch, group)
     query = state.model.query_inputs(plan.batch.query, plan.batch.context, plan.batch.history)
     table = state.model.items
     items = [table.inputs(table.expand(p.items), p.hidden) for p in (plan.main, plan.mixed)]
+    if not state.model.store.is_full:
+        items[0] = items[0].standing_for(torch.tensor(plan.counts))
     ssl = plan.ssl and ssl_inputs(table, plan.ssl, plan.draws, state.config.ssl.dropout_rate)
-    looked = state.model.look_up(query, *_joined(items, ssl))
+    looked = state.model.look_up(query, *_joined(items, ssl), group.sum_, detail=detail)
     query_bD, items_XD = state.model.embed(looked)
     losses = state.objective.losses(
         plan, query_bD, items_XD.split_with_sizes(plan.pass_sizes()), group
     )
     torch.autograd.backward(losses["loss"])
-    parts = {name: value.detach() for name, value in losses.items()}
+    parts = {name: value.detach() for name, value in losses.items()} | looked.lookup.own_losses()
     totals = state.optimizer.step(looked.gradients(), parts, batch.step, group)
     if detail and plan.ssl and ssl:
         totals["identical_views"] = _identical_views(table, plan.ssl, ssl.views(), group)

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotower.models.embeddings import Bags, EmbeddingStore, merge_tables, sum_by_row
+from twotower.models.embeddings.bags import Bags, sum_by_row
+from twotower.models.embeddings.store import EmbeddingStore, merge_tables
 
 torch.set_num_threads(1)
 
@@ -78,7 +79,7 @@ def test_rows_that_no_gradient_touched_read_as_their_table_default() -> None:
     table = store()
     table.weight[[0, 5]] = torch.tensor([[1.0], [2.0]]).double()
     table.touched[[3, 8]] = True
-    read = table.read(bags_of([[(3, 1)], [(2, 1)], [(8, 1)], [(11, 1)], [(3, 0.5), (4, 0.5)]]))
+    read = table.reader()(bags_of([[(3, 1)], [(2, 1)], [(8, 1)], [(11, 1)], [(3, 0.5), (4, 0.5)]]))
     w = table.weight
     torch.testing.assert_close(read, torch.stack([w[3], w[0], w[8], w[5], (w[3] + w[0]) / 2]))
     assert table.untouched() == {"a": 2, "b": 4}

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.models.embeddings import Bags
+from twotower.models.embeddings.bags import Bags
 from twotower.models.encoders import AttentionHistory, Histories, MeanHistory
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tiny_catalogue import NUM_ITEMS, tiny_inputs
 from twotower.core.types import Ragged
-from twotower.models.embeddings import EmbeddingStore
+from twotower.models.embeddings.store import EmbeddingStore
 from twotower.models.features import SideTable
 
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from twotower.models.embeddings import Bags
+from twotower.models.embeddings.bags import Bags
 from twotower.models.views import Run, SharedViews, first_layer
 
 S, V, E, H, X = 3, 2, 4, 5, 6

@@ -26,3 +26,26 @@ def test_mutual_information_is_in_the_order_of_the_item_side(tmp_path: Path, rev
             place = measured.features.index(one.name), measured.features.index(other.name)
             assert found.mutual_information[row, column] == measured.matrix[place]
     assert not np.allclose(measured.matrix[0], measured.matrix[-1]), "an order can be told"
+
+
+def test_values_are_counted_over_train_pairs(tmp_path: Path) -> None:
+    """By loops: an id's counts are its pairs, a shared value's those of items and of queries."""
+    config, prepared = tiny_run(tmp_path)
+    item = config.data.features.item
+    owners = {f.share for f in config.data.features.query.values() if f.share}
+    chosen = {name: {"kind": "mgqe"} for name, f in item.items() if f.kind != "dense"}
+    config = with_overrides(config, {"model.embeddings.item": chosen})
+    found = train_inputs(config, prepared)
+    assert owners & chosen.keys(), "a table is shared"
+    assert found.value_counts.keys() == {f"item.{name}" for name in chosen}
+    pairs = prepared.pairs("train")
+    for table, counts in found.value_counts.items():
+        slow = np.zeros_like(counts)
+        for side, rows in ((found.item, pairs.item), (found.query, pairs.query)):
+            for feature in side.features:
+                if feature.table == table:
+                    for row in rows:
+                        for value in feature.values.row(row):  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType,reportUnknownVariableType]
+                            slow[value] += 1
+        assert counts.tolist() == slow.tolist()
+        assert counts.any()

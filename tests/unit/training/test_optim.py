@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tiny_catalogue import tiny_batch, tiny_experiment, tiny_state
-from twotower.models.embeddings import RowGradients
+from twotower.models.embeddings.bags import RowGradients
 from twotower.training.optim import AdagradRows, AdagradRowwise, AdamRows, learning_rate
 from twotower.training.step import train_step
 

@@ -7,7 +7,7 @@ from slow_training import SlowModel, slow_losses
 from tiny_catalogue import take, tiny_batch, tiny_experiment, tiny_inputs, tiny_state
 from twotower.core.errors import RunError
 from twotower.core.types import Batch
-from twotower.models.embeddings import RowGradients
+from twotower.models.embeddings.bags import RowGradients
 from twotower.objectives import masking
 from twotower.training.state import TrainState
 from twotower.training.step import train_step

@@ -1,0 +1,99 @@
+"""Which centroids a value may choose: fewer the rarer it is.
+
+Shape letters:
+    V values    D subspaces    T tiers
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twotower.core.embedding_config import DPQSX, DPQVQ, MGQE
+from twotower.core.types import FIRST_ID, Float32, Int64
+from twotower.models.embeddings.table import Served, Size
+from twotower.serving.packing import pack
+from twotower.serving.tables import ServedTable, tier_bits
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Values by tier. A served table is sorted by tier, so that no map of tiers is needed."""
+
+    limits: tuple[tuple[int, ...], ...]
+    """T x D: centroids that a tier's values may choose from in each subspace, the first ones."""
+
+    order: Int64 | None
+    """int64 ``(V,)``: values, most frequent first; None = as they are (one tier)."""
+
+    sizes: tuple[int, ...]
+    """Values of each tier, in that order."""
+
+    @property
+    def most(self) -> int:
+        """K: the largest limit."""
+        return max(max(limits) for limits in self.limits)
+
+    def limits_of_subspace(self, subspace: int) -> list[int]:
+        """Each tier's limit there."""
+        return [limits[subspace] for limits in self.limits]
+
+    def limits_of_values(self) -> Int64:
+        """int64 ``(V, D)``."""
+        by_order = np.repeat(np.array(self.limits, dtype=np.int64), self.sizes, axis=0)
+        if self.order is None:
+            return by_order
+        limits = np.empty_like(by_order)
+        limits[self.order] = by_order
+        return limits
+
+    def served(self, size: Size, codes_VD: NDArray[Any], centroids: Float32) -> Served:
+        """Codes, packed tier by tier, and centroids as they are served."""
+        tiers = [
+            {"rows": rows, "centroids": list(limits)}
+            for rows, limits in zip(self.sizes, self.limits, strict=True)
+        ]
+        by_order = codes_VD if self.order is None else codes_VD[self.order]
+        tensors: dict[str, NDArray[Any]] = {"centroids": centroids}
+        start = 0
+        for number, tier in enumerate(tiers):
+            part = by_order[start : start + tier["rows"]]
+            tensors[f"codes.{number}"] = pack(part, tier_bits(tier))
+            start += tier["rows"]
+        ids = None
+        if self.order is not None:
+            ids = np.empty_like(self.order)
+            ids[self.order] = np.arange(len(self.order))
+        table = ServedTable("dpq", size.values, size.width, {"tiers": tiers}, tensors)
+        return Served(table, ids)
+
+
+def assign(kind: DPQVQ | DPQSX | MGQE, num_values: int, counts: Int64 | None) -> Tiers:
+    """Tiers of a table's values.
+
+    Args:
+        kind: without tiers, all values are in one.
+        num_values: V.
+        counts: int64 ``(V,)``: train rows of each value. Reserved ids go before all others: every
+            masked or missing value reads them.
+    """
+    if not isinstance(kind, MGQE):
+        return Tiers(((kind.num_centroids,) * kind.num_subspaces,), None, (num_values,))
+    limits = tuple(
+        tuple(
+            tier.num_centroids if d < (tier.num_subspaces or kind.num_subspaces) else 1
+            for d in range(kind.num_subspaces)
+        )
+        for tier in kind.tiers
+    )
+    assert counts is not None, "tiers go by train counts"
+    ranked = counts.copy()
+    ranked[:FIRST_ID] = np.iinfo(ranked.dtype).max
+    bounds = np.rint(np.cumsum([tier.share for tier in kind.tiers]) * num_values).astype(int)
+    bounds[-1] = num_values
+    return Tiers(
+        limits,
+        np.argsort(-ranked, kind="stable"),
+        tuple(np.diff(bounds, prepend=0).tolist()),
+    )
