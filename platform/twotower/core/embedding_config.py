@@ -144,6 +144,8 @@ class MGQE(NearestCentroid):
         total = sum(tier.share for tier in self.tiers)
         if abs(total - 1) > _SUM:
             raise ValueError(f"tiers: shares must sum to 1, got {total:g}")
+        if len(self.tiers) > 255:
+            raise ValueError(f"tiers: at most 255, got {len(self.tiers)}")
         for tier in self.tiers:
             if tier.num_subspaces is not None and tier.num_subspaces > self.num_subspaces:
                 raise ValueError(

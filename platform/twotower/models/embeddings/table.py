@@ -107,9 +107,13 @@ class Table(nn.Module):
         rows_RE[1:].normal_(0, self.size.init_std, generator=source)
 
     def statistics(self, rows_RE: Tensor, touched_R: Tensor, asked: Asked) -> Tensor:
-        """This rank's part of the sums over all ranks that `read` needs, ``(S,)``; S may be 0."""
+        """This rank's part of the sums over all ranks that `read` needs.
+
+        Returns:
+            float64 ``(S,)``; S may be 0.
+        """
         del touched_R, asked
-        return rows_RE.new_empty(0)
+        return rows_RE.new_empty(0, dtype=torch.float64)
 
     def read(self, rows_RE: Tensor, asked: Asked, sums_S: Tensor, *, detail: bool) -> Read:
         """Read values for training.

@@ -39,14 +39,19 @@ class Tiers:
         """Each tier's limit there."""
         return [limits[subspace] for limits in self.limits]
 
-    def limits_of_values(self) -> Int64:
-        """int64 ``(V, D)``."""
-        by_order = np.repeat(np.array(self.limits, dtype=np.int64), self.sizes, axis=0)
+    @property
+    def reach(self) -> list[tuple[int, int]]:
+        """Of each tier: subspaces in which it chooses, and its centroids there."""
+        return [(sum(k > 1 for k in limits) or 1, limits[0]) for limits in self.limits]
+
+    def of_values(self) -> NDArray[np.uint8]:
+        """Tier of each value, uint8 ``(V,)``."""
+        by_order = np.repeat(np.arange(len(self.sizes), dtype=np.uint8), self.sizes)
         if self.order is None:
             return by_order
-        limits = np.empty_like(by_order)
-        limits[self.order] = by_order
-        return limits
+        tier = np.empty_like(by_order)
+        tier[self.order] = by_order
+        return tier
 
     def served(self, size: Size, codes_VD: NDArray[Any], centroids: Float32) -> Served:
         """Codes, packed tier by tier, and centroids as they are served."""
