@@ -16,7 +16,8 @@ from twotower.core.records import environment
 from twotower.core.storage import dump_json
 
 COMMANDS = [
-    "TWOTOWER_FAULT_ROWS=rows.jsonl .venv/bin/pytest tests/faults",
+    "TWOTOWER_FAULT_ROWS=rows.jsonl .venv/bin/pytest -m 'not slow' tests/faults",
+    "TWOTOWER_FAULT_ROWS=rows.jsonl .venv/bin/pytest -m slow tests",
     "PYTHONPATH=platform .venv/bin/python tests/faults/collect.py rows.jsonl docs/benchmarks/faults.json",
 ]
 PARTS = ("detect_s", "regroup_s", "process_s", "restore_s", "recover_s")
