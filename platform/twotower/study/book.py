@@ -24,6 +24,11 @@ class Book:
         if study.plan.references:
             for cell in study.rows():
                 self._references.setdefault(cell.key.place, reference_run(cell))
+        plan = study.plan
+        named = [plan.baseline, *(m for c in plan.claims for m in (c.method, c.against))]
+        turn = {name: n for n, name in enumerate(dict.fromkeys([*named, *plan.methods]))}
+        # Points of figures, whose name is no method's, come last.
+        self._in_turn = sorted(study.cells, key=lambda cell: turn.get(cell.key.method, len(turn)))
         self.total = len(self._references)
         self.total += sum(cell.trials + len(cell.seeds) for cell in study.cells)
 
@@ -44,9 +49,13 @@ class Book:
         return left
 
     def ready(self) -> Iterator[RunSpec]:
-        """Runs that may start now, in the order of the file; within a cell tuning comes first."""
+        """Runs that may start now; within a cell tuning comes first.
+
+        Rows of the tables before points of figures, methods in the order in which claims name them,
+        each on all data: a study that is cut short has whole claims.
+        """
         wanted = list(self._references.values())
-        for cell in self._study.cells:
+        for cell in self._in_turn:
             trials = self.trials(cell)
             if len(trials) < cell.trials:
                 wanted.append(self._trial(cell, trials))

@@ -96,3 +96,16 @@ def test_equal_runs_of_two_cells_are_one(tmp_path: Path) -> None:
     trials = [spec for spec in book.ready() if spec.kind == "trial"]
     assert len(trials) == 4
     assert len({spec.id for spec in trials}) == 2
+
+
+def test_what_claims_name_comes_first(tmp_path: Path) -> None:
+    methods = {"last": {}, "against": {"set": {"ssl.weight": 0.2}}, "baseline": {}, "claimed": {}}
+    sets = {"claimed": 0.3, "last": 0.4, "baseline": 0.5}
+    for name, weight in sets.items():
+        methods[name] = {"set": {"ssl.weight": weight}}
+    claim = {"claim": "it is better", "method": "claimed", "against": "against"}
+    claims = [claim | {"metric": "recall@10"}]
+    study = load_study(small_study(tmp_path, methods=methods, sweeps={}, claims=claims))
+    ready = Book(study, Ledger(Store(tmp_path / "ledger"))).ready()
+    named = [spec.key.method for spec in ready if spec.kind == "trial"]
+    assert list(dict.fromkeys(named)) == ["baseline", "claimed", "against", "last"]
