@@ -83,10 +83,10 @@ def environment() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Commit of the source tree this package runs from, with `+` when it has changes."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     try:
         head = _git(folder, "rev-parse", "HEAD")
-        dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        dirty = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if dirty else "")
