@@ -5,6 +5,8 @@ from typing import Any
 
 from small_experiment import small_document, write_yaml
 
+TRIALS_ONLY: dict[str, Any] = {"seeds": [], "references": False, "sweeps": {}, "claims": []}
+
 
 def small_study(folder: Path, /, **changes: Any) -> Path:
     """Write a study and its config under a folder; keys of the study may be replaced."""

@@ -1,8 +1,10 @@
 """A whole small study: run on Ray, killed and gone on with, reproduced, its page."""
 
+import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from page_reader import Reader
-from small_study import small_study
+from small_study import TRIALS_ONLY, small_study
 from twotower.core.errors import InputError
 from twotower.core.storage import Store
+from twotower.report.formats import score
 from twotower.study.complete import complete as run_study
+from twotower.study.console import print_study
 from twotower.study.ledger import FILE, Ledger
 from twotower.study.reproduce import reproduce
 
@@ -88,6 +93,46 @@ def test_a_study_that_is_done_does_nothing(finished: tuple[Path, dict[str, Any]]
     assert not heard
     assert (file.parent / "out" / FILE).read_bytes() == before
     assert without_times(again) == without_times(found)
+
+
+def test_a_study_without_seeds_ends_at_validation(tmp_path: Path) -> None:
+    file = small_study(tmp_path, **TRIALS_ONLY, datasets={"small": {"config": "small.yaml"}})
+    found = run_study(file, lambda _: None, most=1)
+    assert found["complete"]
+    assert found["runs_done"] == found["runs_total"] == 4
+    lines = _runs(tmp_path)
+    assert [line["kind"] for line in lines] == ["trial"] * 4
+    assert not any(key in line for line in lines for key in ("test", "ranks", "protocol"))
+    assert found["contrasts"] == found["claims"] == []
+    for row in found["rows"]:
+        own = [line["value"] for line in lines if line["method"] == row["method"]]
+        best = max(range(2), key=lambda n: own[n])
+        assert row["validation"] == {
+            "metric": "recall@10",
+            "value": own[best],
+            "values": own,
+            "done": 2,
+            "planned": 2,
+        }
+        chosen = next(x for x in lines if x["value"] == own[best] and x["method"] == row["method"])
+        assert row["settings"] == chosen["params"]
+        assert row["metrics"] == {}
+    assert [facts["name"] for facts in found["datasets"]] == ["small"]
+    reader = Reader()
+    reader.feed((tmp_path / "out" / "index.html").read_text())
+    assert not reader.open
+    shown = next(t for t in reader.tables if t.section == "validation")
+    cells = {row[0].text.strip(): row[1].text for row in shown.rows[2:]}
+    assert cells == {
+        {"baseline": "baseline", "cfm": "CFM"}[row["method"]]: score(row["validation"]["value"])
+        for row in found["rows"]
+    }
+    out = Console(width=130, file=io.StringIO())
+    print_study(found, out)
+    printed = out.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "Recall@10, small 100%" in printed
+    for row in found["rows"]:
+        assert re.search(rf"{row['method']} +{row['validation']['value']:.4f} *\n", printed)
 
 
 def test_runs_reproduce_bit_for_bit(finished: tuple[Path, dict[str, Any]]) -> None:

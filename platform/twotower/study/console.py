@@ -13,7 +13,10 @@ _MARKS = {True: "*", False: ""}
 
 def print_study(found: Mapping[str, Any], console: Console) -> None:
     """All tables, then how far the study is and where its page lies."""
-    for table in (*results_tables(found), claims_table(found["claims"])):
+    if not found["seeds"]:
+        console.print("On validation, the best of each method's trials:")
+    tables = [*results_tables(found), claims_table(found["claims"])]
+    for table in tables if found["seeds"] else [trials_table(found)]:
         console.print(table, "")
     runs = f"{found['runs_done']} of {found['runs_total']} runs"
     console.print(f"{runs}   {found['folder']}/index.html", soft_wrap=True)
@@ -50,6 +53,25 @@ def results_tables(tables: Mapping[str, Any]) -> Iterator[Table]:
                 ]
                 table.add_row(row["method"], *cells, str(len(row["seeds"]) or ""))
         yield table
+
+
+def trials_table(tables: Mapping[str, Any]) -> Table:
+    """Best validation values: methods in rows, a column a dataset and fraction."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in tables["rows"]:
+        found = row["validation"]
+        metric, value = metric_label(found["metric"]), found["value"]
+        told = "" if value is None else f"{value:.4f}"
+        if found["done"] < found["planned"]:
+            told += f" ({found['done']} of {found['planned']} trials)"
+        column = f"{metric}, {row['dataset']} {row['fraction']:.0%}"
+        cells.setdefault(column, {})[row["method"]] = told
+    table = Table("method", box=None, pad_edge=False, header_style="bold")
+    for column in cells:
+        table.add_column(column, justify="right")
+    for method in dict.fromkeys(row["method"] for row in tables["rows"]):
+        table.add_row(method, *(own.get(method, "") for own in cells.values()))
+    return table
 
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:

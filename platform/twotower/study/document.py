@@ -88,6 +88,11 @@ class Document:
         return texts_of(self.tables, "metrics")
 
     @property
+    def is_trials_only(self) -> bool:
+        """Whether the study has no final runs: nothing is measured on test."""
+        return self.tables.get("seeds") == []
+
+    @property
     def primary(self) -> list[str]:
         """Metrics whose differences are corrected for their number; the first ranks methods."""
         return texts_of(self.tables, "primary") or self.metrics[-1:]
@@ -117,6 +122,10 @@ class Document:
     def value(self, setting: Setting, method: str, metric: str) -> Value | None:
         """A method's mean of a metric."""
         return value_of((self.row(setting, method).get("metrics") or {}).get(metric))
+
+    def best_trial(self, setting: Setting, method: str) -> float | None:
+        """The best validation value over a method's trials."""
+        return as_number((self.row(setting, method).get("validation") or {}).get("value"))
 
     def contrast(self, setting: Setting, method: str, metric: str) -> Row | None:
         """The difference to the baseline, where it was tested."""

@@ -23,6 +23,8 @@ _SOLID = "\u00a0"
 def sentence(document: Document, claims: Sequence[Mapping[str, Any]]) -> str:
     """How many claims hold, and which method leads in how many settings."""
     said = [part for part in (_claims(claims), _leaders(document)) if part]
+    if document.is_trials_only:
+        return "Trials only: methods are compared on validation, and test is left alone."
     if not said:
         return "No run is evaluated yet."
     whole = "; ".join(said) + "."
@@ -108,7 +110,8 @@ def tiles(document: Document, claims: Sequence[Mapping[str, Any]]) -> list[tuple
             rest.append(f"{open_} open")
         shown.append(("Claims that hold", f"{counts['holds']} of {len(claims)}", ", ".join(rest)))
     trials = as_number(tables.get("trials"))
-    remark = f"{integer(trials)} trials a method, then its seeds" if trials else ""
+    then = "" if document.is_trials_only else ", then its seeds"
+    remark = f"{integer(trials)} trials a method{then}" if trials else ""
     shown.append(("Runs done", _runs(document), remark))
     environment = tables.get("environment") or {}
     if (spent := as_number(tables.get("core_seconds"))) is not None:

@@ -126,6 +126,8 @@ def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
         lender = Key(key.dataset, key.fraction, method.settings_from)
         return Cell(key, config, None, 0, seeds, lender, method.set)
     space = _space(plan, method)
+    if not plan.seeds and not space:
+        raise ConfigError(f"{where}: has nothing to tune, and the study has no seeds")
     if not plan.trials or not space:
         return Cell(key, config, None, 0, seeds)
     built = build_space(space, config, where)

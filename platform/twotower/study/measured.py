@@ -54,12 +54,11 @@ class Place:
         return {name: np.stack([run[name] for run in runs]) for name in (runs[0] if runs else ())}
 
 
-def open_place(config: ExperimentConfig, ledger: Ledger, lines: Sequence[Line]) -> Place:
-    """The questions of a dataset, if all these runs were measured on it in one way.
+def open_data(config: ExperimentConfig, ledger: Ledger, lines: Sequence[Line]) -> Prepared:
+    """A dataset, if all these runs were made on it.
 
     Raises:
         DataError: the data is not prepared, or other data than the runs had.
-        InputError: their protocols differ; the field is named.
     """
     committed = find_committed(config, find_inputs(config.data))
     if committed is None:
@@ -73,6 +72,17 @@ def open_place(config: ExperimentConfig, ledger: Ledger, lines: Sequence[Line]) 
                 f"{prepared.store.uri}: is other data than run {line['id']} of the ledger had; "
                 "put the sources back, or start a new ledger"
             )
+    return prepared
+
+
+def open_place(config: ExperimentConfig, ledger: Ledger, lines: Sequence[Line]) -> Place:
+    """The questions of a dataset, if all these runs were measured on it in one way.
+
+    Raises:
+        DataError: as `open_data`.
+        InputError: their protocols differ; the field is named.
+    """
+    prepared = open_data(config, ledger, lines)
     protocols: Mapping[str, Certificate] = {
         line["id"]: Certificate(ledger.noted(line["protocol"]), {})
         for line in lines

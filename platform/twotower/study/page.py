@@ -45,6 +45,7 @@ def render(
         "facts": fact_rows(tables.get("environment") or {}),
         "claims": claim_views.claim_groups(claims),
         "gains": [t for m in document.primary if (t := views.gain_table(document, m))],
+        "validation": views.validation_table(document),
         "results": [t for s in document.settings if (t := views.result_table(document, s))],
         "slices": [t for s in document.settings if (t := views.slice_table(document, s))],
         "slice_meanings": [(SLICES[s], SLICE_MEANING[s]) for s in _slices(tables)],

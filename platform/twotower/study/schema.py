@@ -142,8 +142,9 @@ class StudyPlan(Section):
     title: Text
     """Heading of its page."""
 
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    """Training seeds of every method's final runs; not the one that trials train with."""
+    seeds: tuple[Seed, ...]
+    """Training seeds of every method's final runs; not the one that trials train with. Empty: only
+    trials are run, which compare methods on validation and leave test alone."""
 
     trials: Annotated[int, Field(ge=0)] = 8
     """Trials of every method's search, selected on validation; 0 = settings as they are."""
@@ -207,13 +208,33 @@ class StudyPlan(Section):
         for name, method in self.methods.items():
             if method.settings_from is not None:
                 self._check_borrowed(f"methods.{name}", name, method.settings_from, self.methods)
+        self._check_asked()
+        if not self.seeds:
+            self._check_trials_only()
+        return self
+
+    def _check_asked(self) -> None:
         for name, sweep in self.sweeps.items():
             self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
             self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
         for place, claim in enumerate(self.claims):
             self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
             self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)
-        return self
+
+    def _check_trials_only(self) -> None:
+        if self.references:
+            raise ValueError("references: are measured on test, but seeds is empty; set false")
+        for key, given in (("claims", self.claims), ("sweeps", self.sweeps)):
+            if given:
+                raise ValueError(f"{key}: need final runs, but seeds is empty; leave them out")
+        if not self.trials:
+            raise ValueError("trials: 0, and seeds is empty; nothing would be run")
+        for kind, known in (("datasets", self.datasets), ("methods", self.methods)):
+            for name, one in known.items():
+                if one.settings_from is not None:
+                    raise ValueError(
+                        f"{kind}.{name}.settings_from: without seeds only what is tuned is run"
+                    )
 
     def _check_dataset(self, name: str, dataset: Dataset) -> None:
         self._known(f"datasets.{name}.methods", dataset.methods or (), self.methods)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from twotower.core.config import ExperimentConfig
 from twotower.core.records import environment
 from twotower.core.types import Float64
 from twotower.evaluation.significance import Comparison, holm
@@ -19,9 +18,10 @@ from twotower.evaluation.two_way import Effect, effects
 from twotower.evaluation.verdict import ALPHA
 from twotower.study.book import Book
 from twotower.study.cells import Cell, Key
+from twotower.study.facts import facts
 from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
-from twotower.study.measured import Place, open_place
+from twotower.study.measured import Place, open_data, open_place
 
 _ACCURACY = ("map", "recall")
 
@@ -62,6 +62,9 @@ class _Maker:
     def add(self, at: tuple[str, float]) -> None:
         """Measure one dataset at one fraction."""
         cells = [cell for cell in self._study.cells if cell.key.place == at]
+        if not self._study.plan.seeds:
+            self._add_trials(at, cells)
+            return
         lines = {cell.key: _done(self._book.seed_lines(cell)) for cell in cells}
         reference = self._book.reference_line(at)
         measured = [line for found in lines.values() for line in found]
@@ -70,7 +73,7 @@ class _Maker:
         others = _reference_lines(reference) if reference else []
         checked = [*measured, *others]
         place = open_place(cells[0].config, self._ledger, checked)
-        self._datasets.append(_facts(at, place, cells[0].config))
+        self._datasets.append(facts(at, place.prepared, cells[0].config))
         values = {
             key.method: place.values([line["ranks"] for line in found])
             for key, found in lines.items()
@@ -92,6 +95,14 @@ class _Maker:
                 _reference_row(at, name, means[name], reference) for name in reference["references"]
             ]
 
+    def _add_trials(self, at: tuple[str, float], cells: Sequence[Cell]) -> None:
+        """Rows of one dataset at one fraction where nothing is measured on test."""
+        lines = [line for cell in cells for line in self._book.trial_lines(cell)]
+        if lines:
+            prepared = open_data(cells[0].config, self._ledger, lines)
+            self._datasets.append(facts(at, prepared, cells[0].config))
+            self._rows += [self._row(cell, [], {}) for cell in cells]
+
     def document(self) -> dict[str, Any]:
         """`tables.json`."""
         plan, rules = self._study.plan, self._study.cells[0].config.eval
@@ -109,6 +120,7 @@ class _Maker:
             "core_seconds": round(sum(line["core_seconds"] for line in runs), 1),
             "baseline": plan.baseline,
             "trials": plan.trials,
+            "seeds": list(plan.seeds),
             "metrics": [f"{metric}@{k}" for metric in _ACCURACY for k in rules.k],
             "slices": list(rules.slices),
             "primary": list(plan.primary),
@@ -231,6 +243,7 @@ class _Maker:
             "seeds": _seeds(lines),
             "missing": len(cell.seeds) - len(lines),
             "metrics": dict(means),
+            "validation": _validation(cell, trials),
             "undertrained": sum(line["undertrained"] for line in lines),
             "core_seconds": round(sum(line["core_seconds"] for line in lines), 1),
             "trial_core_seconds": round(sum(line["core_seconds"] for line in trials), 1),
@@ -309,6 +322,20 @@ def _method(study: Study, name: str) -> dict[str, Any]:
     }
 
 
+def _validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
+    """The best of a cell's trials; None where it has none."""
+    if not cell.trials:
+        return None
+    values = [line["value"] for line in trials]
+    return {
+        "metric": cell.config.eval.select,
+        "value": max((value for value in values if value is not None), default=None),
+        "values": values,
+        "done": len(trials),
+        "planned": cell.trials,
+    }
+
+
 def _lender(cell: Cell) -> str | None:
     """The dataset or the method that settings come from."""
     if cell.lender is None:
@@ -334,34 +361,3 @@ def _reference_row(
         "core_seconds": round(line["core_seconds"] / len(line["references"]), 1),
         "trial_core_seconds": 0.0,
     }
-
-
-def _facts(at: tuple[str, float], place: Place, config: ExperimentConfig) -> dict[str, Any]:
-    profile = place.prepared.store.read_json("profile.json")
-    counts, known = profile["counts"], profile["features"]
-    return {
-        "name": at[0],
-        "fraction": at[1],
-        "facts": {
-            "items": counts["items"],
-            "queries": counts["queries"],
-            "train_pairs": counts["train"],
-            "test_pairs": counts["test"],
-            "test_pairs_of_unseen_items": profile["unseen"]["test_pairs_item_not_in_train"],
-        },
-        "features": [
-            {
-                "name": f"{side} {name}",
-                "kind": feature.kind,
-                "distinct": known.get(side, {}).get(name, {}).get("distinct"),
-                "filled": _filled(known.get(side, {}).get(name, {})),
-            }
-            for side in ("item", "query", "context")
-            for name, feature in getattr(config.data.features, side).items()
-        ],
-    }
-
-
-def _filled(facts: Mapping[str, Any]) -> float | None:
-    missing = facts.get("missing_share")
-    return None if missing is None else 1 - missing

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from twotower.report.folder import as_number
 from twotower.report.formats import (
     SLICES,
+    gain,
     metric_label,
     score,
     split_metric,
@@ -136,6 +137,49 @@ def slice_table(document: Document, setting: Setting) -> Table | None:
         bodies=_bodies(document, cells, setting),
         kind="methods dense",
     )
+
+
+def validation_table(document: Document) -> Table | None:
+    """Best validation values of the trials: methods against settings; None without any."""
+    found = {
+        (setting, name): value
+        for setting in document.settings
+        for name in document.methods(setting)
+        if (value := document.best_trial(setting, name)) is not None
+    }
+    settings = [s for s in document.settings if any(s == setting for setting, _ in found)]
+    if not settings:
+        return None
+    best = {
+        s: max(value for (setting, _), value in found.items() if setting == s) for s in settings
+    }
+    cells: dict[str, list[Cell]] = {}
+    for name in document.methods(*settings):
+        if any(method == name for _, method in found):
+            cells[name] = [_trial_cell(document, s, name, best[s]) for s in settings]
+    rows = [document.row(setting, name) for setting, name in found]
+    metrics = dict.fromkeys(text_of(row["validation"], "metric") for row in rows)
+    return Table(
+        title=", ".join(map(metric_label, metrics)),
+        aside="on validation, the best of each method's trials; below it the gain over "
+        f"{document.title(document.baseline)}",
+        groups=by_dataset(settings),
+        columns=[setting.share for setting in settings],
+        bodies=_bodies(document, cells),
+        kind="methods dense",
+    )
+
+
+def _trial_cell(document: Document, setting: Setting, method: str, best: float) -> Cell:
+    value = document.best_trial(setting, method)
+    if value is None:
+        return Cell()
+    base = document.best_trial(setting, document.baseline)
+    told = [gain(value / base - 1)] if base and method != document.baseline else []
+    found = document.row(setting, method)["validation"]
+    if found.get("done") != found.get("planned"):
+        told.append(f"{found.get('done')} of {found.get('planned')} trials")
+    return Cell(score(value), ", ".join(told), "best" if value == best else "")
 
 
 def _base_cell(document: Document, setting: Setting, metric: str, best: str | None) -> Cell:

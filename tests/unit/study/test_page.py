@@ -98,6 +98,52 @@ def test_every_mean_interval_and_gain_stands_in_its_place(
                 assert gained.classes[-1] == (standing if gap["significant"] else "same")
 
 
+def trials_only(tables: dict[str, Any]) -> dict[str, Any]:
+    """The same study before any seed: rows with the best of their trials, one of them unfinished."""
+    changed = copy.deepcopy(tables)
+    changed |= {"seeds": [], "contrasts": [], "sweeps": []}
+    changed["rows"] = [row for row in changed["rows"] if row["kind"] != "reference"]
+    for place, row in enumerate(changed["rows"]):
+        value = row["metrics"]["recall@50"]["value"]
+        done = 3 if place == 1 else 8
+        row |= {"metrics": {}, "seeds": []}
+        row["validation"] = {
+            "metric": "recall@50",
+            "value": value,
+            "values": [value] * done,
+            "done": done,
+            "planned": 8,
+        }
+    return changed
+
+
+def test_a_study_of_trials_shows_the_best_validation_value_of_every_cell(
+    tables: dict[str, Any],
+) -> None:
+    document = trials_only(tables)
+    text = render(document, [])
+    assert_self_contained(text)
+    page = read(text)
+    (table,) = section(page, "validation")
+    assert not section(page, "results")
+    shown = lines(table)
+    places = settings(tables)
+    for place, row in enumerate(document["rows"]):
+        where = (row["dataset"], row["fraction"])
+        cell = shown[title(row["method"])][places.index(where)]
+        mine = row["validation"]["value"]
+        assert cell.text == score(mine)
+        alike = {r["method"]: r for r in document["rows"] if (r["dataset"], r["fraction"]) == where}
+        top = max(r["validation"]["value"] for r in alike.values())
+        assert ("best" in cell.classes) == (mine == top)
+        base = alike["baseline"]["validation"]["value"]
+        told = [] if row["method"] == "baseline" else [gain(mine / base - 1)]
+        told += ["3 of 8 trials"] if place == 1 else []
+        assert cell.small == ([", ".join(told)] if told else [])
+    assert "test is left alone" in "".join(page.text)
+    assert "then its seeds" not in "".join(page.text)
+
+
 def test_bold_is_the_highest_of_its_column_and_nothing_else(
     tables: dict[str, Any], page: Reader
 ) -> None:

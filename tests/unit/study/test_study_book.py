@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from small_study import small_study
+from small_study import TRIALS_ONLY, small_study
 from twotower.core.seeding import derive
 from twotower.core.storage import Store
 from twotower.study.book import Book
@@ -87,6 +87,18 @@ def test_a_cell_whose_trials_all_diverge_ends_without_finals(tmp_path: Path) -> 
     assert book.settings(study.rows()[1]) is None
     finals = [line for line in ledger.runs() if line["kind"] == "seed"]
     assert len(finals) == 3 * 2  # neither the cell's own nor the figure's that starts from it
+
+
+def test_without_seeds_only_trials_are_run(tmp_path: Path) -> None:
+    study = load_study(small_study(tmp_path, **TRIALS_ONLY))
+    ledger = Ledger(Store(tmp_path / "ledger"))
+    book = Book(study, ledger)
+    assert book.total == book.left == 4 * 2
+    while ready := list(book.ready()):
+        for spec in ready:
+            ledger.add(ended(spec))
+    assert book.left == 0
+    assert [line["kind"] for line in ledger.runs()] == ["trial"] * 8
 
 
 def test_equal_runs_of_two_cells_are_one(tmp_path: Path) -> None:

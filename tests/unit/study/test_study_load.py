@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from small_study import small_study
+from small_study import TRIALS_ONLY, small_study
 from twotower.core.errors import ConfigError
 from twotower.study.load import load_study
 
+CLAIM = [{"claim": "CFM is better", "method": "cfm", "against": "baseline"}]
 METHODS: dict[str, Any] = {"baseline": {}, "cfm": {"set": {"ssl.weight": 0.3}}}
 
 
@@ -84,6 +85,18 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
         (
             {"datasets": {"small": {"config": "small.yaml", "settings_from": "small"}}},
             "must be one that is tuned itself",
+        ),
+        ({"seeds": []}, "references: are measured on test, but seeds is empty"),
+        ({**TRIALS_ONLY, "claims": CLAIM}, "claims: need final runs, but seeds is empty"),
+        ({"seeds": [], "references": False, "claims": []}, "sweeps: need final runs"),
+        ({**TRIALS_ONLY, "trials": 0}, "trials: 0, and seeds is empty"),
+        (
+            {**TRIALS_ONLY, "methods": {**METHODS, "x": {"settings_from": "cfm"}}},
+            "methods.x.settings_from: without seeds only what is tuned",
+        ),
+        (
+            {**TRIALS_ONLY, "methods": {**METHODS, "x": {"set": {"loss.temperature": 0.1}}}},
+            "x on small at 1: has nothing to tune",
         ),
         (
             {"claims": [{"claim": "x", "method": "so", "against": "baseline"}]},
