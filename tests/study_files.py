@@ -30,6 +30,10 @@ METHODS = {
 }
 REFERENCES = {"popularity": 0.36, "content": 0.62, "item_knn": 0.81}
 WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+CURVES = {"rfm": "RFM, both sizes", "rfm_no_compl": "RFM, both sizes"}
+TABLE_BYTES = {"rfm": 1_200_000, "rfm_no_compl": 2_400_000, "cfm": 600_000}
+"""Served tables that aren't full, on movietweetings only."""
+FULL_BYTES, DENSE_BYTES = 8_000_000, 290_000
 SEEDS = [101, 102, 103, 104, 105]
 
 
@@ -69,7 +73,14 @@ def study_tables(seed: int = 5) -> dict[str, Any]:
         "slices": list(SLICES),
         "primary": list(PRIMARY),
         "methods": [
-            {"name": name, "title": title, "set": {}, "tuned": ["ssl.weight"], "from": None}
+            {
+                "name": name,
+                "title": title,
+                "set": {},
+                "tuned": ["ssl.weight"],
+                "from": None,
+                "curve": CURVES.get(name),
+            }
             for name, (title, _) in METHODS.items()
         ],
         "datasets": [facts(d, fraction) for d in DATASETS for fraction in FRACTIONS],
@@ -117,10 +128,22 @@ def row(rng: np.random.Generator, dataset: str, fraction: float, method: str) ->
         "settings": {} if is_reference else tuned,
         "seeds": [] if is_reference else SEEDS[:3] if method == "no_masking" else SEEDS,
         "metrics": {key: cell(rng, dataset, fraction, method, key) for key in keys()},
+        "sizes": None if is_reference else sizes(dataset, method),
         "undertrained": 2 if (dataset, fraction, method) == ("debian", 0.1, "cfm") else 0,
         "missing": 1 if (dataset, method) == ("movietweetings", "rfm") else 0,
         "core_seconds": None if is_reference else float(rng.uniform(200, 500)),
         "trial_core_seconds": None if is_reference or borrowed else float(rng.uniform(400, 900)),
+    }
+
+
+def sizes(dataset: str, method: str) -> dict[str, Any]:
+    """`sizes` of a row."""
+    own = TABLE_BYTES.get(method, FULL_BYTES) if dataset == "movietweetings" else FULL_BYTES
+    return {
+        "tables": {},
+        "table_bytes": own,
+        "full_table_bytes": FULL_BYTES,
+        "dense_bytes": DENSE_BYTES,
     }
 
 

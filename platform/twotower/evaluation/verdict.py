@@ -28,6 +28,28 @@ class Verdict:
     are too few, where a single seed was run, or where the paper gives no figure."""
 
 
+def not_worse(effect: Effect, margin: float, *, confidence: float = 0.95) -> Verdict:
+    """Hold a claim of not being worse than another by more than a margin.
+
+    `holds` where the whole interval lies above ``-margin``: one-sided, at half of what the
+    confidence leaves (97.5 % for 0.95). `contradicted` where it lies below.
+
+    Args:
+        effect: relative to the other's value.
+        margin: above 0.
+        confidence: of the effect's interval.
+    """
+    if effect.seeds < 2 or effect.low is None or effect.high is None or effect.half_width is None:
+        return Verdict("underpowered")
+    if effect.low > -margin:
+        return Verdict("holds")
+    if effect.high < -margin:
+        return Verdict("contradicted")
+    if effect.half_width < NARROW * margin:
+        return Verdict("not_shown")
+    return Verdict("underpowered", seeds_needed(effect, NARROW * margin, confidence))
+
+
 def verdict(
     effect: Effect,
     p_holm: float | None,

@@ -141,6 +141,14 @@ def megabytes(value: float) -> str:
     return f"{value / 1024:.1f} GiB" if value >= 1024 else f"{value:.0f} MiB"
 
 
+def byte_size(value: float) -> str:
+    """A number of bytes: 940 B, 12.3 kB, 1.23 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
 def rounded(value: object) -> str:
     """A value as `plain`, numbers at three digits."""
     return compact(value) if isinstance(value, float) else plain(value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from twotower.evaluation import student
 from twotower.evaluation.significance import holm
 from twotower.evaluation.two_way import Effect
-from twotower.evaluation.verdict import verdict
+from twotower.evaluation.verdict import not_worse, verdict
 from twotower.study.load import Study
 from twotower.study.schema import Claim
 from twotower.study.tables import Contrasts
@@ -33,11 +33,11 @@ def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
     held = [one for claim in study.plan.claims for one in _everywhere(study, claim, contrasts)]
     others: dict[tuple[str, float], dict[int, float]] = {}
     for place, one in enumerate(held):
-        if one.p_holm is None and one.effect.p is not None:
+        if one.p_holm is None and one.effect.p is not None and one.claim.margin is None:
             others.setdefault(one.place, {})[place] = one.effect.p
     adjusted = {key: p for family in others.values() for key, p in holm(family).items()}
     return [
-        _row(study, one, one.p_holm if one.p_holm is not None else adjusted.get(place))
+        _row(study, contrasts, one, one.p_holm if one.p_holm is not None else adjusted.get(place))
         for place, one in enumerate(held)
     ]
 
@@ -106,13 +106,18 @@ def _less(gain: Effect, other: Effect, confidence: float) -> Effect:
     )
 
 
-def _row(study: Study, held: _Held, p_holm: float | None) -> dict[str, Any]:
+def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) -> dict[str, Any]:
     claim, (dataset, fraction), effect, _ = held
     paper = claim.paper_gain(fraction)
-    found = verdict(effect, p_holm, first=1.0, paper_gain=paper, confidence=study.plan.confidence)
+    confidence = study.plan.confidence
+    if claim.margin is None:
+        found = verdict(effect, p_holm, first=1.0, paper_gain=paper, confidence=confidence)
+    else:
+        p_holm, found = None, not_worse(effect, claim.margin, confidence=confidence)
     notes: Mapping[bool, str] = {
         claim.grows_from is not None: f"gain at {fraction:g} less that at {claim.grows_from}",
         claim.more_than is not None: f"gain in {claim.metric} less that in {claim.more_than}",
+        claim.margin is not None: f"not worse by {claim.margin or 0:.3g}: interval above that",
     }
     return {
         "claim": claim.claim,
@@ -127,4 +132,14 @@ def _row(study: Study, held: _Held, p_holm: float | None) -> dict[str, Any]:
         "verdict": found.word,
         "seeds_needed": found.seeds_needed,
         "note": notes.get(True, ""),
+        **({} if claim.margin is None else {"margin": claim.margin}),
+        **_size_share(contrasts, claim, held.place),
     }
+
+
+def _size_share(
+    contrasts: Contrasts, claim: Claim, place: tuple[str, float]
+) -> dict[str, float | None]:
+    """Table bytes of the method over those of the other; nothing where they are the same."""
+    mine, theirs = (contrasts.table_bytes.get((place, n)) for n in (claim.method, claim.against))
+    return {} if not mine or not theirs or mine == theirs else {"size_share": mine / theirs}

@@ -8,7 +8,7 @@ from twotower.report import html
 from twotower.report.folder import as_number
 from twotower.report.formats import SLICE_MEANING, SLICES, core_time, metric_label
 from twotower.report.views import fact_rows
-from twotower.study import claim_views, figures, headline, run_views, views
+from twotower.study import claim_views, figures, headline, run_views, sizes, views
 from twotower.study.document import Document, rows_of, text_of, texts_of
 
 LEDGER = "runs.jsonl"
@@ -53,6 +53,7 @@ def render(
         "primary": [metric_label(m) for m in document.primary],
         "primary_shown": [metric_label(m) for m in document.primary if m in metrics],
         "forests": figures.forests(document),
+        "sizes": sizes.figures(document),
         "sweeps": figures.sweeps(document),
         "data": run_views.data_rows(document),
         "features": run_views.feature_rows(document),

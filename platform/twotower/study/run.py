@@ -11,6 +11,7 @@ from twotower.core.errors import DivergedError
 from twotower.core.storage import Store
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
+from twotower.models.sizes import sizes
 from twotower.runtime.json_lines import JsonLines
 from twotower.runtime.recorder import METRICS, Watch
 from twotower.runtime.reference import Machine, threads, train_reference
@@ -83,7 +84,13 @@ def _run(task: RunTask, config: ExperimentConfig, prepared: Prepared) -> dict[st
     written = JsonLines(store, METRICS).lines()  # of all of the run's attempts
     test = _measured(outcome.evaluations["test"])
     store.delete()
-    return {**found, "curve": _curve(written, config), "weights": _digest(outcome), **test}
+    return {
+        **found,
+        "curve": _curve(written, config),
+        "weights": _digest(outcome),
+        "sizes": asdict(sizes(outcome.state.model)),
+        **test,
+    }
 
 
 def _progress(outcome: Outcome) -> dict[str, Any]:

@@ -61,6 +61,9 @@ class Method(Section):
     settings_from: Name | None = None
     """Method whose winner is taken over (less what `set` names) instead of tuning."""
 
+    curve: Text | None = None
+    """Methods of one curve are joined in the figure of metric against table bytes."""
+
 
 class Sweep(Section):
     """A figure: one value changed along a line, everything else at a method's winner."""
@@ -120,12 +123,19 @@ class Claim(Section):
     more_than: Text | None = None
     """The claim is that the relative gain is larger than that in this other metric."""
 
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The claim is that the method is not worse by this share of the other's metric: `0.02`."""
+
     def paper_gain(self, fraction: float) -> float | None:
         """The paper's relative gain at a fraction; None where it gives none."""
         return self.paper_fractions.get(f"{fraction:g}", self.paper if fraction == 1 else None)
 
     @model_validator(mode="after")
     def _check(self) -> "Claim":
+        if self.margin is not None and (self.grows_from is not None or self.more_than is not None):
+            raise ValueError(
+                "margin: a claim of not being worse is about one gain; leave the other"
+            )
         if 0 in (self.paper, *self.paper_fractions.values()):
             raise ValueError("paper: 0 claims no direction; leave it out")
         if unknown := {*self.paper_fractions} - {f"{f:g}" for f in self.fractions}:

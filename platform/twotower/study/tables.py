@@ -35,6 +35,9 @@ class Contrasts:
     p_holm: dict[tuple[tuple[str, float], str, str, str], float] = field(default_factory=dict)
     """Of the primary family: methods against the baseline in the primary metrics."""
 
+    table_bytes: dict[tuple[tuple[str, float], str], int] = field(default_factory=dict)
+    """Of each method's served tables, by place."""
+
 
 def build(
     study: Study, ledger: Ledger, resamples: int = 10_000
@@ -90,6 +93,8 @@ class _Maker:
                 self._points.append((cell, means[cell.key.method]))
             elif not cell.sweep:
                 self._rows.append(self._row(cell, found, means.get(cell.key.method, {})))
+                if size := _sizes(found):
+                    self.contrasts.table_bytes[at, cell.key.method] = size["table_bytes"]
         if reference:
             self._rows += [
                 _reference_row(at, name, means[name], reference) for name in reference["references"]
@@ -244,6 +249,7 @@ class _Maker:
             "missing": len(cell.seeds) - len(lines),
             "metrics": dict(means),
             "validation": _validation(cell, trials),
+            "sizes": _sizes(lines),
             "undertrained": sum(line["undertrained"] for line in lines),
             "core_seconds": round(sum(line["core_seconds"] for line in lines), 1),
             "trial_core_seconds": round(sum(line["core_seconds"] for line in trials), 1),
@@ -304,6 +310,11 @@ def _done(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line["status"] == "done"]
 
 
+def _sizes(lines: Sequence[Line]) -> dict[str, Any] | None:
+    """What a cell's model is served with; None where its runs are older than such figures."""
+    return next((line["sizes"] for line in lines if "sizes" in line), None)
+
+
 def _reference_lines(line: Line) -> list[Line]:
     return [
         {**one, "id": f"{line['id']} {name}", "data": line["data"]}
@@ -317,6 +328,7 @@ def _method(study: Study, name: str) -> dict[str, Any]:
         "name": name,
         "title": method.title or name,
         "set": dict(method.set),
+        "curve": method.curve,
         "tuned": [] if method.settings_from else list({**study.plan.space, **method.space}),
         "from": method.settings_from,
     }

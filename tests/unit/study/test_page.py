@@ -375,3 +375,21 @@ def test_the_page_is_written_beside_its_ledger(
     write_page(tables, claims, tmp_path.parent / f"{tmp_path.name}-other.html")
     elsewhere = (tmp_path.parent / f"{tmp_path.name}-other.html").read_text(encoding="utf-8")
     assert str(tmp_path.parent) not in elsewhere
+
+
+def test_sizes_are_drawn_where_tables_differ(
+    tables: dict[str, Any], claims: list[dict[str, Any]], page: Reader
+) -> None:
+    """On movietweetings at both fractions; methods of one curve are joined."""
+    part = render(tables, claims).split('<section id="sizes">')[1].split("</section>")[0]
+    named = re.findall("<h3>(movie.*?|debian.*?|wiki.*?|complete.*?)</h3>", part)
+    assert named == ["movietweetings", "movietweetings 10 %"]
+    methods = len(METHODS) - 1
+    assert part.count("<circle") == 2 * 2 * methods  # fractions, primary metrics; less the baseline
+    assert part.count("RFM, both sizes</text>") == 2 * 2
+    first = lines(section(page, "sizes")[0])
+    assert [cell.text for cell in first["RFM"]][:3] == ["1.2 MB", "15.0 %", "1.49 MB"]
+    same = copy.deepcopy(tables)
+    for row in same["rows"]:
+        row["sizes"] = tables["rows"][0]["sizes"] and dict(tables["rows"][0]["sizes"])
+    assert '<section id="sizes">' not in render(same, claims)

@@ -94,3 +94,32 @@ def test_claims_outside_the_primary_family_share_one_of_their_own(tmp_path: Path
 
 def test_what_was_not_measured_is_no_row(tmp_path: Path) -> None:
     assert claims_of(tmp_path, Contrasts(), {"claim": "x", "paper": 0.04}) == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "margin", "word"),
+    [
+        (-0.001, 0.1, "holds"),
+        (-0.08, 0.1, "contradicted"),
+        (-0.04, 0.1, "not_shown"),
+        (-0.0004, 0.001, "underpowered"),
+    ],
+)
+def test_not_worse_than_a_margin(tmp_path: Path, mean: float, margin: float, word: str) -> None:
+    """The interval's lower end decides, and no correction is made: it is one-sided at 97.5 %."""
+    found = contrasts({FULL: mean})
+    name = (FULL, "cfm", "baseline", "recall@10")
+    found.p_holm[name] = 0.001
+    found.table_bytes = {(FULL, "cfm"): 200, (FULL, "baseline"): 1000}
+    (claim,) = claims_of(tmp_path, found, {"claim": "x", "margin": margin})
+    assert claim["verdict"] == word
+    assert (claim["margin"], claim["size_share"], claim["p_holm"]) == (margin, 0.2, None)
+    low = claim["low"]
+    assert (low > -margin) == (word == "holds")
+
+
+def test_claims_of_methods_of_one_size_say_nothing_of_sizes(tmp_path: Path) -> None:
+    found = contrasts({FULL: 0.1})
+    found.table_bytes = {(FULL, "cfm"): 1000, (FULL, "baseline"): 1000}
+    (claim,) = claims_of(tmp_path, found, {"claim": "x"})
+    assert claim.keys().isdisjoint({"margin", "size_share"})
