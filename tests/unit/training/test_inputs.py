@@ -45,7 +45,7 @@ def test_values_are_counted_over_train_pairs(tmp_path: Path) -> None:
             for feature in side.features:
                 if feature.table == table:
                     for row in rows:
-                        for value in feature.values.row(row):  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType,reportUnknownVariableType]
+                        for value in feature.values.row(row):  # pyright: ignore[reportAttributeAccessIssue]
                             slow[value] += 1
         assert counts.tolist() == slow.tolist()
         assert counts.any()
