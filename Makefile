@@ -10,7 +10,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twotower needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jobs,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jobs,ann,onnx,dev]'
 	touch $@
 
 demo: $(STAMP)  ## the main job on the bundled Debian graph: about 10 minutes on 2 cores

@@ -16,6 +16,7 @@ from twotower.bench.command import bench_app
 from twotower.core.errors import TwotowerError
 from twotower.core.loading import Loaded, load_config
 from twotower.core.storage import Store
+from twotower.export.command import export, recommend, vectors
 from twotower.report import tables
 from twotower.report.console import Display
 from twotower.study.command import reproduce, study
@@ -35,6 +36,9 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(bench_app, name="bench")
 app.command()(study)
 app.command()(reproduce)
+app.command()(export)
+app.command()(recommend)
+app.command()(vectors)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
 Overrides = Annotated[

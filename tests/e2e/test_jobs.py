@@ -20,6 +20,7 @@ from token_cluster import TokenCluster, token_cluster
 from twotower.core.errors import InputError
 from twotower.core.loading import load_config
 from twotower.runtime import submit as jobs
+from twotower.serving.reader import Export
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/small.yaml"
@@ -94,6 +95,11 @@ def test_prepare_train_and_evaluate_run_as_jobs(options: jobs.Options, checkout:
     assert code == 0, told
     again = json.loads((folder / "evaluation/test.json").read_text())
     assert again["summary"] == evaluated["summary"]
+
+    code, told = run(options, "export", f"runs/{folder.name}", "--names", "brand")
+    assert code == 0, told
+    assert f"{folder / 'export'}" in told
+    assert len(Export.open(folder / "export").recommend("q1", 5)) == 5
 
 
 def test_a_search_runs_as_a_job_and_goes_on_as_another(

@@ -13,10 +13,10 @@ from twotower.datasets.synthetic import write_synthetic
 ROOT = Path(__file__).parents[2]
 
 
-def commands() -> list[list[str]]:
-    """The `twotower` lines of the section on one's own files."""
+def commands(title: str = "From your own files to a first Recall") -> list[list[str]]:
+    """The `twotower` lines of a section, by default that on one's own files."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("## From your own files to a first Recall")[1].split("\n## ")[0]
+    section = text.split(f"## {title}")[1].split("\n## ")[0]
     lines = re.findall(r"^ {4}twotower (.*?)(?:\s+#.*)?$", section, flags=re.MULTILINE)
     return [line.split() for line in lines]
 
@@ -59,3 +59,15 @@ def test_five_commands_lead_from_parquet_to_a_recall(tmp_path: Path) -> None:
     assert 0 < summaries[0]["summary"]["recall@50"]["value"] <= 1
     again = run(["train", "mine.yaml", *small], tmp_path)
     assert "done already" in again.stdout
+
+    (found,) = (path.parents[1] for path in (tmp_path / "runs").glob("mine-*/evaluation/test.json"))
+    given = {"ID": "q1", "COLUMN": "brand", "CATALOGUE": "own/items.parquet"}
+    shown = ""
+    for line in commands("Ship it"):
+        arguments = [given.get(a, re.sub("^RUN", str(found), a)) for a in line]
+        done = run(arguments, tmp_path)
+        assert "Traceback" not in done.stderr
+        shown += done.stdout
+    assert re.search(r"recall@50 against exact search [01]\.\d{4}", shown)
+    assert re.search(r"^10 +i\d+ +b\d+ ", shown, flags=re.MULTILINE), "ten items with names"
+    assert "300 items" in shown

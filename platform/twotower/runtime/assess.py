@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from twotower.core.config import Eval, ExperimentConfig
 from twotower.core.errors import InputError
 from twotower.core.lease import Lease
 from twotower.core.records import fingerprint
 from twotower.core.storage import Store, commit, dump_json, load_commit
-from twotower.data.order import steps_per_epoch
 from twotower.data.prepared import Prepared
 from twotower.evaluation import significance
 from twotower.evaluation.protocol import Certificate, require_equal
 from twotower.evaluation.significance import Difference
-from twotower.runtime.checkpoint import CheckpointStore
-from twotower.runtime.recorder import BEST, CHECKPOINTS
+from twotower.runtime.best import open_best, open_store
 from twotower.runtime.results import (
     BASELINES,
     Measured,
@@ -28,8 +25,7 @@ from twotower.runtime.results import (
     read_evaluation,
     write_evaluation,
 )
-from twotower.runtime.run_folder import RECORD, data_identity, location, read_config
-from twotower.runtime.session import build_state
+from twotower.runtime.run_folder import data_identity, location, read_config
 from twotower.training.evaluate import Evaluator
 from twotower.training.questions import EvalPart
 
@@ -68,25 +64,12 @@ def evaluate(run: str | Path, part: EvalPart = "test", *, device: str = "cpu") -
             writes to it.
     """
     _check_part(part)
-    store = _open(run)
-    if not store.exists(BEST):
-        raise InputError(f"{store.uri}: has no best checkpoint yet; train it to a validation first")
-    config = read_config(store)
-    record = store.read_json(RECORD)
-    prepared = Prepared.open(record["prepared"])
-    if record["data"] != data_identity(prepared):
-        raise InputError(
-            f"{store.uri}: its prepared data {record['prepared']} has changed since it was trained"
-        )
-    with Lease(store):
-        step = store.read_json(BEST)["step"]
-        checkpoint = CheckpointStore(store.child(CHECKPOINTS), 1).load(step)
-        per_epoch = steps_per_epoch(prepared.num_train, prepared.lanes, config.train.batch_size)
-        state = build_state(config, prepared, per_epoch, torch.device(device))
-        state.load_state_tensors(checkpoint.tensors)
-        evaluator = Evaluator(config, prepared)
-        found = evaluator.evaluate(state.model, part, checkpoint=step)
-        write_evaluation(store, part, found, evaluator.questions(part), prepared)
+    with Lease(open_store(run)):
+        opened = open_best(run)
+        evaluator = Evaluator(opened.config, opened.prepared)
+        found = evaluator.evaluate(opened.load_model(device), part, checkpoint=opened.step)
+        questions = evaluator.questions(part)
+        write_evaluation(opened.store, part, found, questions, opened.prepared)
     return found.document()
 
 
@@ -110,7 +93,7 @@ def compare(
             different protocols, or lack a metric.
     """
     _check_part(part)
-    stores = [_open(run) for run in runs]
+    stores = [open_store(run) for run in runs]
     if len(stores) < 2:
         raise InputError("compare: needs two or more run directories")
     names = _names(stores)
@@ -154,13 +137,6 @@ def _baselines(config: ExperimentConfig, prepared: Prepared) -> dict[str, bytes]
     }
     files[f"{BASELINES}.json"] = dump_json({name: one.document() for name, one in found.items()})
     return files
-
-
-def _open(run: str | Path) -> Store:
-    store = Store(run)
-    if not store.exists(RECORD):
-        raise InputError(f"{run}: holds no run (no {RECORD})")
-    return store
 
 
 def _names(stores: Sequence[Store]) -> list[str]:

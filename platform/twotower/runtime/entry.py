@@ -34,6 +34,9 @@ ACTIONS = {
     "prepare": Action("jobs/prepare.py", "Encode, split and shuffle the data.", ("config", "set")),
     "train": Action("jobs/train.py", "Train a model and evaluate it.", ("config", "set")),
     "evaluate": Action("jobs/evaluate.py", "Evaluate a run again.", ("run", "part")),
+    "export": Action(
+        "jobs/export.py", "Write what serving needs.", ("run", "output", "names", "onnx", "index")
+    ),
     "search": Action(
         "tune/search.py",
         "Search for the best settings.",
@@ -56,6 +59,10 @@ _ARGUMENTS = {
         {"metavar": "PATH=VALUE", "action": "append", "default": [], "help": "change one value"},
     ),
     "part": (("--part",), {"choices": ("validation", "test"), "default": "test"}),
+    "output": (("-o", "--output"), {"metavar": "FOLDER", "help": "default: export in the run"}),
+    "names": (("--names",), {"metavar": "COLUMN", "help": "column of the items' names"}),
+    "onnx": (("--onnx",), {"action": "store_true", "help": "also write ONNX"}),
+    "index": (("--index",), {"choices": ("flat", "ivf_pq", "hnsw"), "help": "FAISS index"}),
     "space": (("--space",), {"required": True, "metavar": "FILE", "help": "YAML of the space"}),
     "trials": (("--trials",), {"type": int, "default": 16, "help": "trials in all"}),
     "more_trials": (("--trials",), {"type": int, "help": "trials in all; default: as before"}),

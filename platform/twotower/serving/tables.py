@@ -166,8 +166,8 @@ def _hashed(table: ServedTable, ids: Int64) -> Float32:
 def _low_rank(table: ServedTable, ids: Int64) -> Float32:
     """A loop and no matrix product, whose order of additions is its library's."""
     narrow, projection = table.tensors["rows"][ids], table.tensors["projection"]
-    summed = narrow[:, :1] * projection[0]
-    for j in range(1, len(projection)):
+    summed = np.zeros((len(ids), table.width), dtype=np.float32)  # 0 + -0 is 0, as sums of bags are
+    for j in range(len(projection)):
         summed += narrow[:, j : j + 1] * projection[j]
     return summed
 

@@ -1,0 +1,151 @@
+"""From a run to an export: what `twotower export RUN` does, without Ray."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from twotower.core.errors import DataError, InputError
+from twotower.core.lease import Lease
+from twotower.core.storage import MANIFEST, Store, commit
+from twotower.export import ann, onnx_towers
+from twotower.export.contents import Contents, contents
+from twotower.export.names import item_names
+from twotower.models.embeddings.table import Served
+from twotower.models.two_tower import TwoTower
+from twotower.runtime.best import open_best, open_store
+from twotower.runtime.run_folder import RECORD
+from twotower.serving.files import LAYOUT, MODEL, TABLES
+from twotower.serving.reader import Export
+from twotower.serving.tables import formula_bytes
+
+FOLDER = "export"
+"""Where an export goes unless told otherwise, inside the run."""
+
+_RECALL_K, _RECALL_QUERIES = 50, 1000
+"""The recall of an index is measured at this depth with the first queries of the query table."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """An embedding table in an export."""
+
+    name: str
+    kind: str
+    values: int
+    width: int
+    bytes: int
+    """Of its tensors; equal to the formula of its kind."""
+
+    full_bytes: int
+    """Of float32 rows for the same values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    path: str
+    files: dict[str, int]
+    """Bytes by file."""
+
+    tables: tuple[TableSize, ...]
+    onnx: dict[str, float]
+    """Largest difference to torch by tower, where they were written as ONNX."""
+
+    index: ann.Recall | None
+    """Recall of the index, where one was built."""
+
+
+def export(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    names: str | None = None,
+    onnx: bool = False,
+    index: str | None = None,
+    device: str = "cpu",
+) -> Exported:
+    """Write the best checkpoint of a run as an export.
+
+    Args:
+        run: the run directory.
+        output: where to; `export` in the run by default. An export that stands there is replaced.
+        names: column of the raw catalogue with names for people; None = ids only.
+        onnx: also write both towers as ONNX, checked against torch (extra `onnx`).
+        index: also write a FAISS index, `flat`, `ivf_pq` or `hnsw`, with its recall (extra `ann`).
+        device: where items are embedded.
+
+    Raises:
+        InputError: no run or no checkpoint stands there, its data has changed, another process
+            writes to it, the output is something else, or an extra is not installed.
+        RunError: a check failed, then what stood there before still does; or the storage can't be
+            written to, then no export stands until the same command is run again.
+    """
+    kind = None if index is None else ann.check_kind(index)
+    if onnx:
+        onnx_towers.check_installed()
+    target = Store(output) if output is not None else Store(run).child(FOLDER)
+    with Lease(open_store(run)):
+        opened = open_best(run)
+        replaced = _replaced(target)
+        named = None
+        if names is not None:
+            named = item_names(opened.config.data, names, opened.prepared.item_ids().tolist())
+        model = opened.load_model(device)
+        made = contents(opened, model, named)
+        extra, differences, recall = _extras(made, model, onnx=onnx, index=kind)
+        every = made.files | extra
+        commit(target, every, layout=LAYOUT)
+        for name in replaced - every.keys():
+            target.delete(name)
+    sizes = {name: len(data) for name, data in every.items()}
+    tables = tuple(_size(name, served) for name, served in made.tables.items())
+    return Exported(target.uri, sizes, tables, differences, recall)
+
+
+def _replaced(target: Store) -> set[str]:
+    """Files of the export that stands there; InputError where something else does."""
+    if target.exists(RECORD):
+        raise InputError(f"{target.uri}: holds a run; choose another folder with -o")
+    if not target.exists(MANIFEST):
+        return set()
+    try:
+        manifest = target.read_json(MANIFEST)
+    except DataError:
+        manifest = None
+    if isinstance(manifest, dict) and "layout" in manifest:
+        return set(manifest.get("files", ()))
+    if manifest is None and target.exists(MODEL) and target.exists(TABLES):
+        return set()  # an export whose manifest is damaged
+    raise InputError(f"{target.uri}: holds something else; choose another folder with -o")
+
+
+def _extras(
+    made: Contents, model: TwoTower, *, onnx: bool, index: ann.Kind | None
+) -> tuple[dict[str, bytes], dict[str, float], ann.Recall | None]:
+    """Files of the extras, and what was measured of them."""
+    extra: dict[str, bytes] = {}
+    differences: dict[str, float] = {}
+    recall = None
+    if onnx:
+        for name in ("item_tower", "query_tower"):
+            graph, difference = onnx_towers.tower_graph(getattr(model, name), name)
+            extra[f"{name}.onnx"], differences[name] = graph, difference
+    if index is not None:
+        reader = Export(made.files)
+        asked = list(reader.query_ids[:_RECALL_QUERIES])
+        extra[ann.INDEX], recall = ann.build_index(
+            index, reader.vectors, reader.embed_known(asked), _RECALL_K
+        )
+    return extra, differences, recall
+
+
+def _size(name: str, served: Served) -> TableSize:
+    table = served.table
+    return TableSize(
+        name,
+        table.kind,
+        table.num_values,
+        table.width,
+        table.payload_bytes(),
+        formula_bytes("full", {}, table.num_values, table.width),
+    )

@@ -1,0 +1,111 @@
+"""The two towers of an export over its tables: encoded features to vectors.
+
+Shape letters:
+    n rows    D width of the output    H history items of all rows
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twotower.core.errors import InputError
+from twotower.core.types import Float32, Int64, Ragged
+from twotower.serving.features import FeatureSpec, Record, Vocabulary, text_of
+from twotower.serving.sides import Encoded, HistorySpec, Side, read_bags
+from twotower.serving.strings import Strings
+from twotower.serving.tables import ServedTable
+from twotower.serving.towers import Tower
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Encoded queries."""
+
+    side: Encoded
+    context: Encoded
+    history: Ragged | None
+    """Item rows of each query, newest first."""
+
+
+class Model:
+    """Both towers. KeyError where a tensor or a key of the document is missing."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        tables: Mapping[str, ServedTable],
+        vocabularies: Mapping[str, Vocabulary],
+        towers: Tensors,
+        history_items: Tensors,
+    ) -> None:
+        """Put together.
+
+        Args:
+            document: `model.json`.
+            tables: the embedding tables.
+            vocabularies: of the features.
+            towers: tensors of both MLPs and of the history encoder.
+            history_items: ``history``: the ids that each catalogue item is looked up by.
+        """
+        self._tables, self._towers, self._history_items = tables, towers, history_items
+        self.items, self.queries, self.context = (
+            Side(
+                tuple(FeatureSpec(**one) for one in document["features"][name]),
+                tables,
+                vocabularies,
+            )
+            for name in ("item", "query", "context")
+        )
+        history = document["history"]
+        self.history = HistorySpec(**history) if history else None
+        self._item_tower, self._query_tower = (
+            Tower.read(towers, name, document["layers"]) for name in ("item_tower", "query_tower")
+        )
+
+    def embed_items(self, records: Sequence[Record]) -> Float32:
+        """As `Export.embed_items`."""
+        self.items.require_columns(records)
+        parts = self.items.inputs(self.items.encode(records))
+        return self._item_tower(np.concatenate(parts, axis=1))
+
+    def encode_queries(self, records: Sequence[Record], item_ids: Strings) -> Questions:
+        """Encode raw records; their histories are ids of ``item_ids``."""
+        own = [feature.column for feature in self.context.features]
+        if self.history:
+            own.append(self.history.name)
+        self.queries.require_columns(records, own)
+        histories = None
+        if self.history:
+            bags = [self._history_rows(r.get(self.history.name), item_ids) for r in records]
+            histories = Ragged.from_lists([bag.tolist() for bag in bags])
+        return Questions(self.queries.encode(records), self.context.encode(records), histories)
+
+    def stored_queries(self, tensors: Tensors, rows: Int64) -> Questions:
+        """Queries that were encoded when the export was written."""
+        side, context = (one.stored(tensors, rows) for one in (self.queries, self.context))
+        if not self.history:
+            return Questions(side, context, None)
+        histories = Ragged(tensors["history.offsets"], tensors["history"])
+        return Questions(side, context, histories.take(rows))
+
+    def embed_queries(self, asked: Questions) -> Float32:
+        """float32 ``(n, D)`` of norm 1."""
+        parts = self.queries.inputs(asked.side) + self.context.inputs(asked.context)
+        if self.history and asked.history is not None:
+            rows, lengths = asked.history.values.astype(np.int64), asked.history.lengths()
+            bags = read_bags(self._history_items, "history", rows)
+            parts.append(self.history.encode(bags, lengths, self._tables, self._towers))
+        return self._query_tower(np.concatenate(parts, axis=1))
+
+    def _history_rows(self, value: Any, item_ids: Strings) -> Int64:
+        assert self.history is not None
+        name = self.history.name
+        if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, type(None))):
+            raise InputError(f"{name!r}: {value!r} must be a list of item ids, newest first")
+        rows = item_ids.find([text_of(one, name) for one in value or ()])
+        return rows[rows >= 0][: self.history.max_values]
