@@ -5,6 +5,7 @@ Models are frozen and refuse unknown keys; `loading` reads them from YAML and do
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -62,6 +63,8 @@ class Model(Section):
         for side in ("item", "query", "context"):
             for name, kind in getattr(self.embeddings, side).items():
                 _check_width(f"embeddings.{side}.{name}", kind, self.embed_dim)
+        if self.embeddings.large is not None:
+            _check_width("embeddings.large", self.embeddings.large, self.embed_dim)
         return self
 
 
@@ -331,14 +334,17 @@ class ExperimentConfig(Section):
                 f"model.embeddings.item.{owner}, or model.shared_tables to false"
             )
 
-    def embeddings(self) -> dict[str, Embedding]:
-        """Kinds of the tables that aren't `full`, by the table's name."""
-        return {
+    def embeddings(self, tables: Mapping[str, int]) -> dict[str, Embedding]:
+        """Kinds of those tables (name -> values) that aren't `full`."""
+        chosen = self.model.embeddings
+        named: dict[str, Embedding] = {
             f"{side}.{name}": kind
             for side in ("item", "query", "context")
-            for name, kind in getattr(self.model.embeddings, side).items()
-            if kind.kind != "full"
+            for name, kind in getattr(chosen, side).items()
         }
+        large = {n for n, values in tables.items() if values >= chosen.large_from}
+        kinds = {n: named.get(n, chosen.large if n in large else None) for n in tables}
+        return {n: kind for n, kind in kinds.items() if kind is not None and kind.kind != "full"}
 
     def _check_masking(self) -> None:
         names = list(self.ssl.mask_features or self.data.features.item)

@@ -162,6 +162,12 @@ Kind = Annotated[Embedding, Field(discriminator="kind")]
 class Embeddings(Section):
     """Tables that aren't `full`, by feature; a feature that shares a table has its owner's."""
 
+    large: Kind | None = None
+    """Of every table that has `large_from` values or more and isn't named below; null = `full`."""
+
+    large_from: Count = 4096
+    """Values, reserved ids counted: below it codes and centroids would take as much as rows."""
+
     item: dict[Text, Kind] = Field(default_factory=dict[str, Kind])
     """Of item features."""
 

@@ -44,7 +44,7 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         model.embed_dim,
         init_std=model.init_std,
         seed=config.seed,
-        kinds=config.embeddings(),
+        kinds=config.embeddings(tables),
         counts=inputs.value_counts,
     )
     items, queries = SideTable(inputs.item, store), SideTable(inputs.query, store)

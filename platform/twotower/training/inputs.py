@@ -26,7 +26,7 @@ def train_inputs(config: ExperimentConfig, prepared: Prepared) -> TrainInputs:
         context={name: (table, sizes[table]) for name, table in contexts.items()},
         value_counts={
             table: value_counts(table, sizes[table], prepared, (item, query), contexts)
-            for table, kind in config.embeddings().items()
+            for table, kind in config.embeddings(sizes).items()
             if kind.kind == "mgqe"
         },
         mutual_information=_mutual_information(config, prepared, [f.name for f in item.features]),
