@@ -1,17 +1,14 @@
 """A study's claims held against its numbers: `claims.json`."""
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from twotower.evaluation import student
 from twotower.evaluation.significance import holm
 from twotower.evaluation.two_way import Effect
 from twotower.evaluation.verdict import not_worse, verdict
+from twotower.study.contrasts import Contrasts, Name
 from twotower.study.load import Study
 from twotower.study.schema import Claim
-from twotower.study.tables import Contrasts
 
 
 class _Held(NamedTuple):
@@ -45,65 +42,19 @@ def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
 def _everywhere(study: Study, claim: Claim, contrasts: Contrasts) -> Iterator[_Held]:
     for dataset in claim.datasets or tuple(study.plan.datasets):
         for fraction in claim.fractions:
-            place = (dataset, fraction)
-            gain = _gain(contrasts, claim, place, claim.metric)
-            if gain is None:
+            name = Name((dataset, fraction), claim.method, claim.against, claim.metric)
+            contrast = contrasts.found.get(name)
+            if contrast is None or not contrast.first:
                 continue
+            if not claim.compares_gains:
+                yield _Held(claim, name.place, contrast.relative(), contrast.p_holm)
+                continue
+            other = name._replace(metric=claim.more_than or claim.metric)
             if claim.grows_from is not None:
-                before = _gain(contrasts, claim, (dataset, claim.grows_from), claim.metric)
-                if before is not None:
-                    yield _Held(claim, place, _less(gain, before, study.plan.confidence), None)
-            elif claim.more_than is not None:
-                other = _gain(contrasts, claim, place, claim.more_than)
-                if other is not None:
-                    yield _Held(claim, place, _less(gain, other, study.plan.confidence), None)
-            else:
-                name = (place, claim.method, claim.against, claim.metric)
-                yield _Held(claim, place, gain, contrasts.p_holm.get(name))
-
-
-def _gain(
-    contrasts: Contrasts, claim: Claim, place: tuple[str, float], metric: str
-) -> Effect | None:
-    """The relative gain: the difference over the lower method's mean, which is taken as known."""
-    name = (place, claim.method, claim.against, metric)
-    found, first = contrasts.effects.get(name), contrasts.firsts.get(name)
-    if found is None or not first:
-        return None
-    return replace(
-        found,
-        mean=found.mean / first,
-        error=found.error / first,
-        low=None if found.low is None else found.low / first,
-        high=None if found.high is None else found.high / first,
-        seed_variance=found.seed_variance / first**2,
-        query_variance=found.query_variance / first**2,
-        rest_variance=found.rest_variance / first**2,
-    )
-
-
-def _less(gain: Effect, other: Effect, confidence: float) -> Effect:
-    """One gain less another, as if they were independent (Welch), which they are not."""
-    error = math.hypot(gain.error, other.error)
-    if not error or min(gain.df, other.df) < 1:
-        return replace(gain, mean=gain.mean - other.mean, low=None, high=None, p=None)
-    df = error**4 / (gain.error**4 / gain.df + other.error**4 / other.df)
-    mean, half = gain.mean - other.mean, student.quantile(confidence, df) * error
-    return replace(
-        gain,
-        mean=mean,
-        error=error,
-        low=mean - half,
-        high=mean + half,
-        p=student.two_sided_p(mean / error, df),
-        df=df,
-        seeds=min(gain.seeds, other.seeds),
-        seed_variance=gain.seed_variance + other.seed_variance,
-        query_variance=gain.query_variance + other.query_variance,
-        rest_variance=gain.rest_variance + other.rest_variance,
-        boot_low=None,
-        boot_high=None,
-    )
+                other = other._replace(place=(dataset, claim.grows_from))
+            apart = contrasts.less(name, other, study.plan.confidence)
+            if apart is not None:
+                yield _Held(claim, name.place, apart, None)
 
 
 def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) -> dict[str, Any]:

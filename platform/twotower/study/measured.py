@@ -36,6 +36,9 @@ class Place:
     groups: NDArray[Any] | None
     """``(Q,)`` labels where the split is by group."""
 
+    queries: NDArray[Any]
+    """``(Q,)`` ids."""
+
     def values(self, packed: Sequence[str]) -> dict[str, Float64]:
         """Metric -> float64 ``(S, Q)``, a row for each packed run.
 
@@ -91,4 +94,5 @@ def open_place(config: ExperimentConfig, ledger: Ledger, lines: Sequence[Line]) 
     require_equal(protocols)
     asked = questions(config, prepared, "test")
     truth, masks = findable(asked.task, config.eval)
-    return Place(prepared, config.eval, truth, masks, asked.task.groups)
+    queries = prepared.query_ids()[asked.rows]
+    return Place(prepared, config.eval, truth, masks, asked.task.groups, queries)

@@ -126,13 +126,18 @@ class Claim(Section):
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The claim is that the method is not worse by this share of the other's metric: `0.02`."""
 
+    @property
+    def compares_gains(self) -> bool:
+        """Whether it is about the difference of two gains."""
+        return self.grows_from is not None or self.more_than is not None
+
     def paper_gain(self, fraction: float) -> float | None:
         """The paper's relative gain at a fraction; None where it gives none."""
         return self.paper_fractions.get(f"{fraction:g}", self.paper if fraction == 1 else None)
 
     @model_validator(mode="after")
     def _check(self) -> "Claim":
-        if self.margin is not None and (self.grows_from is not None or self.more_than is not None):
+        if self.margin is not None and self.compares_gains:
             raise ValueError(
                 "margin: a claim of not being worse is about one gain; leave the other"
             )

@@ -5,38 +5,25 @@ Shape letters:
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from twotower.core.records import environment
 from twotower.core.types import Float64
 from twotower.evaluation.significance import Comparison, holm
-from twotower.evaluation.two_way import Effect, effects
+from twotower.evaluation.two_way import effects
 from twotower.evaluation.verdict import ALPHA
 from twotower.study.book import Book
 from twotower.study.cells import Cell, Key
+from twotower.study.contrasts import Contrast, Contrasts, Name
 from twotower.study.facts import facts
 from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
 from twotower.study.measured import Place, open_data, open_place
 
 _ACCURACY = ("map", "recall")
-
-
-@dataclass(slots=True)
-class Contrasts:
-    """Differences of methods, by (dataset, fraction), method, against and metric."""
-
-    effects: dict[tuple[tuple[str, float], str, str, str], Effect] = field(default_factory=dict)
-    firsts: dict[tuple[tuple[str, float], str, str, str], float] = field(default_factory=dict)
-    p_holm: dict[tuple[tuple[str, float], str, str, str], float] = field(default_factory=dict)
-    """Of the primary family: methods against the baseline in the primary metrics."""
-
-    table_bytes: dict[tuple[tuple[str, float], str], int] = field(default_factory=dict)
-    """Of each method's served tables, by place."""
 
 
 def build(
@@ -85,6 +72,7 @@ class _Maker:
         if reference:
             for name, one in reference["references"].items():
                 values[name] = place.values([one["ranks"]])
+        self.contrasts.queries[at], self.contrasts.groups[at] = place.queries, place.groups
         self._compare(at, place, values, {k.method: _seeds(found) for k, found in lines.items()})
         means = self._means(place, values)
         for cell in cells:
@@ -171,8 +159,8 @@ class _Maker:
         plan = self._study.plan
         pairs = [(name, plan.baseline) for name in plan.methods if name != plan.baseline]
         pairs += [(claim.method, claim.against) for claim in plan.claims]
-        tables: dict[tuple[str, str, str], Float64] = {}
-        firsts: dict[tuple[str, str, str], float] = {}
+        tables: dict[Name, Float64] = {}
+        firsts: dict[Name, float] = {}
         for method, against in dict.fromkeys(pairs):
             if method not in values or against not in values:
                 continue
@@ -185,32 +173,42 @@ class _Maker:
                 second_SQ, first_SQ = found_SQ[mine], values[against][metric][theirs]
                 if np.isnan(second_SQ[0]).all():
                     continue
-                tables[method, against, metric] = second_SQ - first_SQ
-                firsts[method, against, metric] = float(np.nanmean(first_SQ))
+                name = Name(at, method, against, metric)
+                tables[name] = second_SQ - first_SQ
+                firsts[name] = float(np.nanmean(first_SQ))
         options = Comparison(
             confidence=plan.confidence, resamples=self._resamples, groups=place.groups
         )
-        for name, one in effects(tables, options).items():
-            self.contrasts.effects[at, *name] = one
-            self.contrasts.firsts[at, *name] = firsts[name]
+        found = {
+            name: Contrast(one, firsts[name], differences=self._kept(name, tables[name]))
+            for name, one in effects(tables, options).items()
+        }
         family: dict[Hashable, float] = {
-            (at, *name): one.p
-            for name, one in ((n, self.contrasts.effects[at, *n]) for n in tables)
-            if name[1] == plan.baseline and name[2] in plan.primary and one.p is not None
-            if one.seeds > 1
+            name: one.effect.p
+            for name, one in found.items()
+            if name.against == plan.baseline and name.metric in plan.primary
+            if one.effect.p is not None and one.effect.seeds > 1
         }
         # The planned family, whatever of it has ended: what is missing counts as no finding.
         planned = (len(plan.methods) - 1) * len(plan.primary)
         rest = {f"missing {n}": 1.0 for n in range(planned - len(family))}
         adjusted = holm({**family, **rest})
-        for name in tables:
-            if (at, *name) in family:
-                self.contrasts.p_holm[at, *name] = adjusted[at, *name]
+        for name in family:
+            found[cast("Name", name)].p_holm = adjusted[name]
+        self.contrasts.found |= found
+
+    def _kept(self, name: Name, differences_SQ: Float64) -> Float64 | None:
+        """The differences themselves, where a claim compares this gain with another."""
+        for claim in self._study.plan.claims:
+            of_it = (claim.method, claim.against) == (name.method, name.against)
+            if of_it and claim.compares_gains and name.metric in (claim.metric, claim.more_than):
+                return differences_SQ
+        return None
 
     def _contrast_rows(self) -> Iterator[dict[str, Any]]:
-        for name, one in self.contrasts.effects.items():
+        for name, contrast in self.contrasts.found.items():
             (dataset, fraction), method, against, metric = name
-            first, p_holm = self.contrasts.firsts[name], self.contrasts.p_holm.get(name)
+            one, first, p_holm = contrast.effect, contrast.first, contrast.p_holm
             p = one.p if p_holm is None else p_holm
             yield {
                 "dataset": dataset,

@@ -11,8 +11,8 @@ from small_study import small_study
 from twotower.core.types import Float64
 from twotower.evaluation.two_way import Effect, effects
 from twotower.study.claims import hold
+from twotower.study.contrasts import Contrast, Contrasts, Name
 from twotower.study.load import load_study
-from twotower.study.tables import Contrasts
 
 FULL, HALF = ("small", 1.0), ("small", 0.5)
 
@@ -28,9 +28,12 @@ def contrasts(means: dict[tuple[str, float], float], first: float = 0.4) -> Cont
     found = Contrasts()
     for number, (place, mean) in enumerate(means.items()):
         for metric in ("recall@10", "tail_recall@10"):
-            name = (place, "cfm", "baseline", metric)
-            found.effects[name] = effects({0: table(mean, number)})[0]
-            found.firsts[name] = first
+            values = table(mean, number)
+            found.found[Name(place, "cfm", "baseline", metric)] = Contrast(
+                effects({0: values})[0], first, differences=values
+            )
+        found.queries[place] = np.array([f"q{i:03}" for i in range(300)], dtype=object)
+        found.groups[place] = None
     return found
 
 
@@ -42,10 +45,10 @@ def claims_of(tmp_path: Path, found: Contrasts, *claims: dict[str, Any]) -> list
 
 def test_a_claim_is_the_relative_difference_with_its_interval(tmp_path: Path) -> None:
     found = contrasts({FULL: 0.05})
-    name = (FULL, "cfm", "baseline", "recall@10")
-    found.p_holm[name] = 0.001
+    one = found.found[Name(FULL, "cfm", "baseline", "recall@10")]
+    one.p_holm = 0.001
     (claim,) = claims_of(tmp_path, found, {"claim": "x", "paper": 0.04})
-    effect = found.effects[name]
+    effect = one.effect
     assert effect.low is not None
     assert claim["ours"] == pytest.approx(effect.mean / 0.4)
     assert claim["low"] == pytest.approx(effect.low / 0.4)
@@ -69,10 +72,11 @@ def test_too_wide_an_interval_says_how_many_seeds_it_would_take(tmp_path: Path) 
 def test_growth_is_the_difference_of_two_gains(tmp_path: Path) -> None:
     found = contrasts({FULL: 0.02, HALF: 0.06})
     (claim,) = claims_of(tmp_path, found, {"claim": "x", "fractions": [0.5], "grows_from": 1.0})
-    parts = [found.effects[place, "cfm", "baseline", "recall@10"] for place in (HALF, FULL)]
+    parts = [found.found[Name(p, "cfm", "baseline", "recall@10")].effect for p in (HALF, FULL)]
     assert claim["ours"] == pytest.approx((parts[0].mean - parts[1].mean) / 0.4)
     half = (claim["high"] - claim["low"]) / 2
-    assert max(_half(p) for p in parts) < half * 0.4 <= sum(_half(p) for p in parts)
+    # independent here: the root of the sum of squares, less a little for its degrees of freedom
+    assert half == pytest.approx((sum(_half(p) ** 2 for p in parts)) ** 0.5 / 0.4, rel=0.2)
     assert claim["note"] == "gain at 0.5 less that at 1.0"
 
 
@@ -83,12 +87,12 @@ def _half(effect: Effect) -> float:
 
 def test_claims_outside_the_primary_family_share_one_of_their_own(tmp_path: Path) -> None:
     found = contrasts({FULL: 0.01})
-    name = (FULL, "cfm", "baseline", "recall@10")
-    found.effects[name] = replace(found.effects[name], p=0.03)
-    one = {"claim": "x", "paper": 0.04}
-    (alone,) = claims_of(tmp_path, found, one)
+    one = found.found[Name(FULL, "cfm", "baseline", "recall@10")]
+    one.effect = replace(one.effect, p=0.03)
+    claim = {"claim": "x", "paper": 0.04}
+    (alone,) = claims_of(tmp_path, found, claim)
     assert alone["p_holm"] == pytest.approx(0.03)
-    pair = claims_of(tmp_path, found, one, {"claim": "y", "paper": 0.04})
+    pair = claims_of(tmp_path, found, claim, {"claim": "y", "paper": 0.04})
     assert [claim["p_holm"] for claim in pair] == pytest.approx([0.06, 0.06])
 
 
@@ -108,8 +112,8 @@ def test_what_was_not_measured_is_no_row(tmp_path: Path) -> None:
 def test_not_worse_than_a_margin(tmp_path: Path, mean: float, margin: float, word: str) -> None:
     """The interval's lower end decides, and no correction is made: it is one-sided at 97.5 %."""
     found = contrasts({FULL: mean})
-    name = (FULL, "cfm", "baseline", "recall@10")
-    found.p_holm[name] = 0.001
+    one = found.found[Name(FULL, "cfm", "baseline", "recall@10")]
+    one.p_holm = 0.001
     found.table_bytes = {(FULL, "cfm"): 200, (FULL, "baseline"): 1000}
     (claim,) = claims_of(tmp_path, found, {"claim": "x", "margin": margin})
     assert claim["verdict"] == word
@@ -123,3 +127,37 @@ def test_claims_of_methods_of_one_size_say_nothing_of_sizes(tmp_path: Path) -> N
     found.table_bytes = {(FULL, "cfm"): 1000, (FULL, "baseline"): 1000}
     (claim,) = claims_of(tmp_path, found, {"claim": "x"})
     assert claim.keys().isdisjoint({"margin", "size_share"})
+
+
+def test_a_query_that_moves_both_gains_counts_as_one(tmp_path: Path) -> None:
+    """Gains at two fractions that differ by a constant in every query differ for sure."""
+    found = contrasts({FULL: 0.02, HALF: 0.02})
+    full, half = (found.found[Name(p, "cfm", "baseline", "recall@10")] for p in (FULL, HALF))
+    assert full.differences is not None
+    half.differences = full.differences + 0.01
+    half.effect = effects({0: half.differences})[0]
+    (claim,) = claims_of(tmp_path, found, {"claim": "x", "fractions": [0.5], "grows_from": 1.0})
+    assert claim["ours"] == pytest.approx(0.025)
+    assert claim["low"] == pytest.approx(0.025)
+    assert claim["high"] == pytest.approx(0.025)
+
+
+def test_gains_on_parts_of_the_queries_are_compared_by_their_influence(tmp_path: Path) -> None:
+    """Against resampling queries and both gains with them, one seed's noise left out."""
+    found = contrasts({FULL: 0.02})
+    whole, part = (
+        found.found[Name(FULL, "cfm", "baseline", m)] for m in ("recall@10", "tail_recall@10")
+    )
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, 0.2, 300)
+    whole.differences = np.tile(own, (5, 1)) + 0.02
+    tail = np.where(np.arange(300) < 90, own + rng.normal(0, 0.05, 300), np.nan)
+    part.differences = np.tile(tail, (5, 1))
+    part.first = 0.2
+    whole.effect, part.effect = effects({0: whole.differences, 1: part.differences}).values()
+    claim = {"claim": "x", "metric": "tail_recall@10", "more_than": "recall@10"}
+    (row,) = claims_of(tmp_path, found, claim)
+    drawn = rng.integers(0, 300, (4000, 300))
+    gaps = np.nanmean(tail[drawn], axis=1) / 0.2 - whole.differences[0][drawn].mean(1) / 0.4
+    assert row["ours"] == pytest.approx(np.nanmean(tail) / 0.2 - whole.differences.mean() / 0.4)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * gaps.std(), rel=0.06)
