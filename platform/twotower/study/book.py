@@ -28,7 +28,10 @@ class Book:
         named = [plan.baseline, *(m for c in plan.claims for m in (c.method, c.against))]
         turn = {name: n for n, name in enumerate(dict.fromkeys([*named, *plan.methods]))}
         # Points of figures, whose name is no method's, come last.
-        self._in_turn = sorted(study.cells, key=lambda cell: turn.get(cell.key.method, len(turn)))
+        self._in_turn = sorted(
+            study.cells,
+            key=lambda cell: (cell.lender is not None, turn.get(cell.key.method, len(turn))),
+        )
         self.total = len(self._references)
         self.total += sum(cell.trials + len(cell.seeds) for cell in study.cells)
 
@@ -51,8 +54,8 @@ class Book:
     def ready(self) -> Iterator[RunSpec]:
         """Runs that may start now; within a cell tuning comes first.
 
-        Rows of the tables before points of figures, methods in the order in which claims name them,
-        each on all data: a study that is cut short has whole claims.
+        What is tuned itself before what takes settings over, methods in the order in which claims
+        name them, each on all data: a study that is cut short has whole claims.
         """
         wanted = list(self._references.values())
         for cell in self._in_turn:
