@@ -87,6 +87,18 @@ def study_tables(seed: int = 5) -> dict[str, Any]:
         "rows": rows,
         "contrasts": contrasts(rng, rows),
         "sweeps": sweeps(rng, rows),
+        "power": [
+            {
+                "dataset": "debian",
+                "fraction": 0.1,
+                "method": "baseline",
+                "metric": "recall@50",
+                "margin": 0.02,
+                "power": 0.9,
+                "seeds": 5,
+                "seeds_needed": 7,
+            }
+        ],
         "runs": runs,
     }
 

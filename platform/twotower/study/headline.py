@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twotower.report.folder import as_number
-from twotower.report.formats import core_time, integer, listed, metric_label
-from twotower.study.document import Document, Setting, rows_of, text_of
+from twotower.report.formats import core_time, integer, listed, metric_label, percent
+from twotower.study.document import Document, Setting, rows_of, setting_of, text_of
 
 VERDICTS = {
     "holds": ("holds", "hold"),
@@ -96,7 +96,20 @@ def notes(document: Document) -> list[str]:
             f"{rows} runs whose best step lies in the last tenth of their steps: undertrained, "
             "and marked so."
         )
-    return told
+    return told + [_power(document, row) for row in rows_of(document.tables, "power", "margin")]
+
+
+def _power(document: Document, row: Mapping[str, Any]) -> str:
+    """What a claim of not being worse takes."""
+    seeds, margin = as_number(row.get("seeds_needed")), as_number(row.get("margin")) or 0.0
+    needed = f"takes {integer(seeds)} seeds" if seeds else "would take more than 1,000 seeds"
+    return (
+        f"Not being worse by {percent(margin)} of {metric_label(text_of(row, 'metric'))} {needed} "
+        f"on {setting_of(row).label}, where the two are equal and are to be found so in "
+        f"{percent(as_number(row.get('power')) or 0.0)} of such studies; by the spread of "
+        f"{document.title(text_of(row, 'method'))} over {integer(as_number(row.get('seeds')) or 0)}"
+        " seeds."
+    )
 
 
 def tiles(document: Document, claims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:

@@ -12,16 +12,28 @@ import numpy as np
 
 from twotower.core.records import environment
 from twotower.core.types import Float64
+from twotower.evaluation.power import POWER, seeds_for_margin
 from twotower.evaluation.significance import Comparison, holm
 from twotower.evaluation.two_way import effects
 from twotower.evaluation.verdict import ALPHA
 from twotower.study.book import Book
-from twotower.study.cells import Cell, Key
+from twotower.study.cells import Cell
 from twotower.study.contrasts import Contrast, Contrasts, Name
 from twotower.study.facts import facts
 from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
 from twotower.study.measured import Place, open_data, open_place
+from twotower.study.rows import (
+    done,
+    lender,
+    measure,
+    method_of,
+    reference_lines,
+    reference_row,
+    seeds_of,
+    sizes_of,
+    validation,
+)
 
 _ACCURACY = ("map", "recall")
 
@@ -47,6 +59,7 @@ class _Maker:
         self._rows: list[dict[str, Any]] = []
         self._points: list[tuple[Cell, dict[str, Any]]] = []
         self._datasets: list[dict[str, Any]] = []
+        self._power: list[dict[str, Any]] = []
         self.contrasts = Contrasts()
 
     def add(self, at: tuple[str, float]) -> None:
@@ -55,12 +68,12 @@ class _Maker:
         if not self._study.plan.seeds:
             self._add_trials(at, cells)
             return
-        lines = {cell.key: _done(self._book.seed_lines(cell)) for cell in cells}
+        lines = {cell.key: done(self._book.seed_lines(cell)) for cell in cells}
         reference = self._book.reference_line(at)
         measured = [line for found in lines.values() for line in found]
         if not measured and reference is None:
             return
-        others = _reference_lines(reference) if reference else []
+        others = reference_lines(reference) if reference else []
         checked = [*measured, *others]
         place = open_place(cells[0].config, self._ledger, checked)
         self._datasets.append(facts(at, place.prepared, cells[0].config))
@@ -73,7 +86,8 @@ class _Maker:
             for name, one in reference["references"].items():
                 values[name] = place.values([one["ranks"]])
         self.contrasts.queries[at], self.contrasts.groups[at] = place.queries, place.groups
-        self._compare(at, place, values, {k.method: _seeds(found) for k, found in lines.items()})
+        self._compare(at, place, values, {k.method: seeds_of(found) for k, found in lines.items()})
+        self._plan_seeds(at, values)
         means = self._means(place, values)
         for cell in cells:
             found = lines[cell.key]
@@ -81,11 +95,11 @@ class _Maker:
                 self._points.append((cell, means[cell.key.method]))
             elif not cell.sweep:
                 self._rows.append(self._row(cell, found, means.get(cell.key.method, {})))
-                if size := _sizes(found):
+                if size := sizes_of(found):
                     self.contrasts.table_bytes[at, cell.key.method] = size["table_bytes"]
         if reference:
             self._rows += [
-                _reference_row(at, name, means[name], reference) for name in reference["references"]
+                reference_row(at, name, means[name], reference) for name in reference["references"]
             ]
 
     def _add_trials(self, at: tuple[str, float], cells: Sequence[Cell]) -> None:
@@ -117,11 +131,12 @@ class _Maker:
             "metrics": [f"{metric}@{k}" for metric in _ACCURACY for k in rules.k],
             "slices": list(rules.slices),
             "primary": list(plan.primary),
-            "methods": [_method(self._study, name) for name in plan.methods],
+            "methods": [method_of(self._study, name) for name in plan.methods],
             "datasets": self._datasets,
             "rows": self._rows,
             "contrasts": list(self._contrast_rows()),
             "sweeps": list(self._sweeps()),
+            "power": self._power,
             "runs": [self._run(line) for line in runs],
         }
 
@@ -136,7 +151,7 @@ class _Maker:
             (method, metric): found
             for method, metrics in values.items()
             for metric, found in metrics.items()
-            if metric in self._study.plan.primary or _measure(metric) in _ACCURACY
+            if metric in self._study.plan.primary or measure(metric) in _ACCURACY
         }
         named: dict[str, dict[str, Any]] = {}
         for (method, metric), one in effects(tables, options).items():
@@ -205,6 +220,30 @@ class _Maker:
                 return differences_SQ
         return None
 
+    def _plan_seeds(
+        self, at: tuple[str, float], values: Mapping[str, Mapping[str, Float64]]
+    ) -> None:
+        """What claims of not being worse would take, by the spread of the method they name."""
+        plan = self._study.plan
+        wanted = [(c.against, c.metric, c.margin) for c in plan.claims if c.margin is not None]
+        for against, metric, margin in dict.fromkeys(wanted):
+            found_SQ = values.get(against, {}).get(metric)
+            if found_SQ is None or len(found_SQ) < 2:
+                continue
+            means = np.nanmean(found_SQ, axis=1).tolist()
+            self._power.append(
+                {
+                    "dataset": at[0],
+                    "fraction": at[1],
+                    "method": against,
+                    "metric": metric,
+                    "margin": margin,
+                    "power": POWER,
+                    "seeds": len(means),
+                    "seeds_needed": seeds_for_margin(means, margin, confidence=plan.confidence),
+                }
+            )
+
     def _contrast_rows(self) -> Iterator[dict[str, Any]]:
         for name, contrast in self.contrasts.found.items():
             (dataset, fraction), method, against, metric = name
@@ -241,13 +280,13 @@ class _Maker:
             "fraction": cell.key.fraction,
             "method": cell.key.method,
             "kind": "borrowed" if cell.lender else "tuned",
-            "settings_from": _lender(cell),
+            "settings_from": lender(cell),
             "settings": None if settings is None else {**settings, **(cell.last or {})},
-            "seeds": _seeds(lines),
+            "seeds": seeds_of(lines),
             "missing": len(cell.seeds) - len(lines),
             "metrics": dict(means),
-            "validation": _validation(cell, trials),
-            "sizes": _sizes(lines),
+            "validation": validation(cell, trials),
+            "sizes": sizes_of(lines),
             "undertrained": sum(line["undertrained"] for line in lines),
             "core_seconds": round(sum(line["core_seconds"] for line in lines), 1),
             "trial_core_seconds": round(sum(line["core_seconds"] for line in trials), 1),
@@ -293,81 +332,3 @@ class _Maker:
             "core_seconds": line["core_seconds"],
             "commit": self._ledger.noted(line["environment"])["commit"],
         }
-
-
-def _measure(metric: str) -> str:
-    """``recall`` of ``tail_recall@50``."""
-    return metric.partition("@")[0].rpartition("_")[2]
-
-
-def _seeds(lines: Sequence[Line]) -> list[int]:
-    return [line["seed"] for line in lines]
-
-
-def _done(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if line["status"] == "done"]
-
-
-def _sizes(lines: Sequence[Line]) -> dict[str, Any] | None:
-    """What a cell's model is served with; None where its runs are older than such figures."""
-    return next((line["sizes"] for line in lines if "sizes" in line), None)
-
-
-def _reference_lines(line: Line) -> list[Line]:
-    return [
-        {**one, "id": f"{line['id']} {name}", "data": line["data"]}
-        for name, one in line["references"].items()
-    ]
-
-
-def _method(study: Study, name: str) -> dict[str, Any]:
-    method = study.plan.methods[name]
-    return {
-        "name": name,
-        "title": method.title or name,
-        "set": dict(method.set),
-        "curve": method.curve,
-        "tuned": [] if method.settings_from else list({**study.plan.space, **method.space}),
-        "from": method.settings_from,
-    }
-
-
-def _validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
-    """The best of a cell's trials; None where it has none."""
-    if not cell.trials:
-        return None
-    values = [line["value"] for line in trials]
-    return {
-        "metric": cell.config.eval.select,
-        "value": max((value for value in values if value is not None), default=None),
-        "values": values,
-        "done": len(trials),
-        "planned": cell.trials,
-    }
-
-
-def _lender(cell: Cell) -> str | None:
-    """The dataset or the method that settings come from."""
-    if cell.lender is None:
-        return None
-    lender: Key = cell.lender
-    return lender.dataset if lender.dataset != cell.key.dataset else lender.method
-
-
-def _reference_row(
-    at: tuple[str, float], name: str, means: Mapping[str, Any], line: Line
-) -> dict[str, Any]:
-    return {
-        "dataset": at[0],
-        "fraction": at[1],
-        "method": name,
-        "kind": "reference",
-        "settings_from": None,
-        "settings": {},
-        "seeds": [],
-        "missing": 0,
-        "metrics": dict(means),
-        "undertrained": 0,
-        "core_seconds": round(line["core_seconds"] / len(line["references"]), 1),
-        "trial_core_seconds": 0.0,
-    }
