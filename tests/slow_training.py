@@ -200,6 +200,7 @@ def _views(
         chosen[1] = set(range(k)) - chosen[0]
     if config.ssl.masking == "none":
         chosen = [set(), set()]
+    never = {list(config.data.features.item).index(n) for n in config.ssl.hidden_features}
     out = []
     for view in (0, 1):
         kept: dict[int, list[bool]] = {}
@@ -212,7 +213,7 @@ def _views(
                     drawn = words(config.seed, "value_dropout", step, index)[view]
                     kept[i] = (drawn >= round(config.ssl.dropout_rate * 2**32)).tolist()
                 slot += length
-        out.append(model.item(item, {columns[c] for c in chosen[view]}, kept))
+        out.append(model.item(item, {columns[c] for c in chosen[view]} | never, kept))
     return out[0], out[1]
 
 

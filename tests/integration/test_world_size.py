@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train__optimizer": "adamw",
     },
     "feature_dropout": {"loss__feature_dropout": 0.3, "loss__mixed_negatives": 3},
+    "hidden_id": {"ssl__weight": 0.7, "ssl__hidden_features": ["id"], "ssl__batch_size": 13},
     "codes": {
         "history": True,
         "ssl__weight": 0.7,

@@ -27,7 +27,7 @@ RESUME_SAFE = (
 )
 """Keys that may change between the start of a run and its resume: they don't change its result."""
 
-ADDED = ("model.embeddings",)
+ADDED = ("model.embeddings", "ssl.hidden_features")
 """Keys that came after runs were first kept. At its default such a key is no part of a run's
 identity: runs made before it stay the runs they are, and their ledgers go on."""
 
@@ -129,6 +129,10 @@ class SSL(Section):
 
     mask_features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """Item features that can be masked; null = all of them, the id too."""
+
+    hidden_features: tuple[Text, ...] = ()
+    """Item features that neither view shows. With the id here the task can't train the rows of ids
+    that no train pair touches, and such items still read the default row."""
 
     items: Literal["uniform", "in_batch"] = "uniform"
     """Items of the term: drawn uniformly from the catalogue, or those of the batch."""
@@ -347,12 +351,22 @@ class ExperimentConfig(Section):
         return {n: kind for n, kind in kinds.items() if kind is not None and kind.kind != "full"}
 
     def _check_masking(self) -> None:
-        names = list(self.ssl.mask_features or self.data.features.item)
+        hidden = self.ssl.hidden_features
+        if unknown := [n for n in hidden if n not in self.data.features.item]:
+            known = ", ".join(self.data.features.item)
+            raise ValueError(f"ssl.hidden_features: no item feature {unknown[0]!r}; it has {known}")
+        if both := sorted({*hidden} & {*(self.ssl.mask_features or ())}):
+            raise ValueError(
+                f"ssl.hidden_features: {both[0]!r} is in ssl.mask_features too; keep one"
+            )
+        names = list(self.ssl.mask_features or self.shown_features())
         if len(set(names)) < len(names):
             raise ValueError(f"ssl.mask_features: names must be distinct, got {names}")
         if unknown := [n for n in names if n not in self.data.features.item]:
             known = ", ".join(self.data.features.item)
             raise ValueError(f"ssl.mask_features: no item feature {unknown[0]!r}; it has {known}")
+        if not names:
+            raise ValueError("ssl.hidden_features: hides every item feature; leave some")
         if self.ssl.masking != "none" and len(names) < 2:
             raise ValueError(
                 f"ssl.masking: {self.ssl.masking} needs at least two features to mask, got {names}"
@@ -364,8 +378,12 @@ class ExperimentConfig(Section):
 
     def maskable_features(self) -> list[str]:
         """Names of the item features that SSL may mask, in the catalogue's order."""
-        chosen = self.ssl.mask_features or tuple(self.data.features.item)
+        chosen = self.ssl.mask_features or tuple(self.shown_features())
         return [name for name in self.data.features.item if name in chosen]
+
+    def shown_features(self) -> list[str]:
+        """Names of the item features that SSL views show unless they mask them."""
+        return [n for n in self.data.features.item if n not in self.ssl.hidden_features]
 
     def num_masked(self) -> int:
         """Features masked in view 1: m of design section 5, in 1..k-1."""

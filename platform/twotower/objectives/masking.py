@@ -8,6 +8,7 @@ Shape letters:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +83,7 @@ class ViewMasks:
         columns: list[int],
         num_features: int,
         sets: NDArray[np.bool_] | None = None,
+        never: Sequence[int] = (),
     ) -> None:
         """Build.
 
@@ -91,12 +93,13 @@ class ViewMasks:
             columns: the k features that may be masked, as columns of the side.
             num_features: A.
             sets: what `correlated_sets` gave; needed by `cfm`.
+            never: columns that neither view shows.
         """
         if kind == "cfm" and sets is None:
             raise ValueError("cfm needs the correlated sets")
         self._kind, self._num_masked = kind, num_masked
         self._columns, self._num_features = columns, num_features
-        self._sets = sets
+        self._sets, self._never = sets, list(never)
 
     def draw(self, draws: Draws, position_n: Tensor) -> Views | None:
         """Draw the masks of both views; None where nothing is masked.
@@ -109,7 +112,9 @@ class ViewMasks:
             position_n: int64, place of each row in the global batch of the task.
         """
         if self._kind == "none":
-            return None
+            nothing = torch.zeros(len(position_n), len(self._columns), dtype=torch.bool)
+            hidden = self._spread(nothing.to(position_n.device))
+            return Views((hidden, hidden)) if self._never else None
         if self._kind == "cfm":
             return self._correlated(draws, position_n)
         ranks = _random_ranks(draws, position_n, len(self._columns))
@@ -142,6 +147,7 @@ class ViewMasks:
     def _spread(self, hidden_nk: Tensor) -> Tensor:
         hidden_nA = hidden_nk.new_zeros(len(hidden_nk), self._num_features)
         hidden_nA[:, self._columns] = hidden_nk
+        hidden_nA[:, self._never] = True
         return hidden_nA
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slow_training import SlowModel, slow_losses
-from tiny_catalogue import take, tiny_batch, tiny_experiment, tiny_inputs, tiny_state
+from tiny_catalogue import NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_inputs, tiny_state
 from twotower.core.errors import RunError
 from twotower.core.types import Batch
 from twotower.models.embeddings.bags import RowGradients
@@ -34,6 +34,19 @@ CASES: dict[str, dict[str, Any]] = {
         "ssl__weight": 1,
         "ssl__mask_features": ["brand", "words", "price"],
         "ssl__mask_rate": "paper",
+    },
+    "hidden_features": {"ssl__weight": 1, "ssl__hidden_features": ["id", "price"]},
+    "hidden_features_and_random_masks": {
+        "ssl__weight": 1,
+        "ssl__masking": "rfm",
+        "ssl__hidden_features": ["id"],
+        "ssl__batch_size": 9,
+    },
+    "hidden_features_and_dropout_only": {
+        "ssl__weight": 1,
+        "ssl__masking": "none",
+        "ssl__dropout_rate": 0.5,
+        "ssl__hidden_features": ["brand"],
     },
     "feature_dropout": {
         "loss__feature_dropout": 0.4,
@@ -191,3 +204,14 @@ def test_bf16_trains_near_float32() -> None:
     ]
     full, half = (train_step(state, tiny_batch(0)) for state in runs)
     assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=0.02)
+
+
+def test_ids_that_both_views_hide_are_trained_by_pairs_alone() -> None:
+    """Rows of the id's table that a step touches are those of its batch, and the default row."""
+    config = tiny_experiment(ssl__weight=1, ssl__hidden_features=["id"])
+    state = tiny_state(config)
+    batch = tiny_batch(0)
+    train_step(state, batch)
+    start = state.model.store.offsets["item.id"]
+    touched = state.model.store.touched[start : start + NUM_ITEMS + 2].nonzero().flatten().tolist()
+    assert touched == sorted({0, *(batch.item + 2).tolist()})
