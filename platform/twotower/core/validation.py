@@ -39,8 +39,10 @@ def _explain(detail: ErrorDetails, document: Any, model: type[BaseModel]) -> tup
     kind, message = detail["type"], detail["msg"]
     location = _real_location(detail["loc"], document, keep_last=kind == "missing")
     path = ".".join(location)
+    if kind == "union_tag_not_found":
+        return f"{path}.kind", "is required"
     if kind == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
+        known = _known_keys(model, location[:-1], {*detail["loc"]} - {*location})
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return path, f"unknown key; {hint}"
@@ -69,8 +71,8 @@ def _real_location(location: tuple[int | str, ...], document: Any, keep_last: bo
     return real
 
 
-def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Field names of the section (or, of a union, the sections) at a path."""
+def _known_keys(model: type[BaseModel], location: list[str], tags: set[Any]) -> list[str]:
+    """Field names of the section at a path; of a union those of the tagged one, else of all."""
     models: list[type[BaseModel]] = [model]
     for name in location:
         below: list[type[BaseModel]] = []
@@ -78,7 +80,14 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
             field = section.model_fields.get(name)
             below += _sections(field.annotation) if field else [section]
         models = below
+    tagged = [m for m in models if "kind" in m.model_fields and tags & {*_choices(m, "kind")}]
+    models = tagged or models
     return sorted({name for section in models for name in section.model_fields})
+
+
+def _choices(model: type[BaseModel], field: str) -> tuple[Any, ...]:
+    """Values of a literal field."""
+    return get_args(model.model_fields[field].annotation)
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -17,9 +17,10 @@ def seeds_for_margin(
 ) -> int | None:
     """Seeds of each of two equal methods with which `verdict.not_worse` says `holds`.
 
-    Two equal methods on the same queries differ by their seeds alone, so one method's spread over
-    seeds tells what their difference will be: the interval's half-width and the quantile of the
-    power must together fit into the margin.
+    Two methods that are equal on every query differ by their seeds alone, so one method's spread
+    over seeds tells what their difference will be: the interval's half-width and the quantile of
+    the power must together fit into the margin. Methods that are equal on average but differ query
+    by query take more: a least number, before anything of the other is known.
 
     Args:
         values: one method's metric, seed by seed; two or more.

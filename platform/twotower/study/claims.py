@@ -68,7 +68,9 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
     notes: Mapping[bool, str] = {
         claim.grows_from is not None: f"gain at {fraction:g} less that at {claim.grows_from}",
         claim.more_than is not None: f"gain in {claim.metric} less that in {claim.more_than}",
-        claim.margin is not None: f"not worse by {claim.margin or 0:.3g}: interval above that",
+        claim.margin
+        is not None: f"not worse by {claim.margin or 0:.3g}: the interval's lower end is "
+        "above that, one-sided and by itself",
     }
     return {
         "claim": claim.claim,

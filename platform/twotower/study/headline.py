@@ -102,13 +102,13 @@ def notes(document: Document) -> list[str]:
 def _power(document: Document, row: Mapping[str, Any]) -> str:
     """What a claim of not being worse takes."""
     seeds, margin = as_number(row.get("seeds_needed")), as_number(row.get("margin")) or 0.0
-    needed = f"takes {integer(seeds)} seeds" if seeds else "would take more than 1,000 seeds"
+    needed = f"takes {integer(seeds)} seeds" if seeds else "takes more than 1,000 seeds"
     return (
         f"Not being worse by {percent(margin)} of {metric_label(text_of(row, 'metric'))} {needed} "
         f"on {setting_of(row).label}, where the two are equal and are to be found so in "
-        f"{percent(as_number(row.get('power')) or 0.0)} of such studies; by the spread of "
-        f"{document.title(text_of(row, 'method'))} over {integer(as_number(row.get('seeds')) or 0)}"
-        " seeds."
+        f"{percent(as_number(row.get('power')) or 0.0)} of such studies, or more where they differ "
+        f"query by query; by the spread of {document.title(text_of(row, 'method'))} over "
+        f"{integer(as_number(row.get('seeds')) or 0)} seeds."
     )
 
 

@@ -26,6 +26,7 @@ def train_inputs(config: ExperimentConfig, prepared: Prepared) -> TrainInputs:
         context={name: (table, sizes[table]) for name, table in contexts.items()},
         value_counts={
             table: value_counts(table, sizes[table], prepared, (item, query), contexts)
+            + _history_counts(table, sizes[table], prepared, item, shared_tables=shared)
             for table, kind in config.embeddings(sizes).items()
             if kind.kind == "mgqe"
         },
@@ -50,7 +51,7 @@ def value_counts(
         contexts: context feature -> its table.
 
     Returns:
-        int64 ``(V,)``. A history counts by its items' own pairs.
+        int64 ``(V,)``.
     """
     pairs = prepared.pairs("train")
     counts = np.zeros(size, dtype=np.int64)
@@ -65,6 +66,18 @@ def value_counts(
     for name, own in contexts.items():
         if own == table:
             counts += np.bincount(pairs.context[name], minlength=size)
+    return counts
+
+
+def _history_counts(
+    table: str, size: int, prepared: Prepared, item: Side, *, shared_tables: bool
+) -> Int64:
+    """Train pairs of the items of a history that has a table of its own; zeros of other tables."""
+    counts = np.zeros(size, dtype=np.int64)
+    for name, own in prepared.history_tables(shared_tables=shared_tables).items():
+        shared = f"item.{prepared.features.query[name].share}"
+        if own == table and shared != table:
+            counts += value_counts(shared, size, prepared, (item, Side(0, ())), {})
     return counts
 
 

@@ -107,7 +107,8 @@ def _validate(state: TrainState, progress: Progress, job: Job) -> None:
     value = values[select]
     if value is None:
         raise RunError(f"eval.select: {select} is undefined, no validation query has a true item")
-    progress.observe(Best(state.step, state.epoch, select, value))
+    if not state.model.store.is_warming:  # what is served later is another model
+        progress.observe(Best(state.step, state.epoch, select, value))
     job.hooks.log(_line("validation", state, job.reader.steps_per_epoch, values))
 
 

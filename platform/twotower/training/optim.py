@@ -55,13 +55,23 @@ class AdagradRows:
 class AdagradRowwise:
     """Adagrad with one accumulator a row, fed with the mean square of the row's gradient."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, idle_R: Tensor | None = None) -> None:
+        """Build.
+
+        Args:
+            weight: ``(R, E)``.
+            idle_R: share of each row's numbers that are never used; None = none.
+        """
         self._sum = weight.new_zeros(len(weight))
+        self._idle = idle_R
 
     def update_(self, weight: Tensor, gradients: RowGradients, rate: float) -> None:
         """``sum += mean(g^2); w -= rate * g / (sqrt(sum) + eps)``."""
         rows, grad_UE = gradients.rows.long(), gradients.values
-        sum_U = self._sum[rows].add_(grad_UE.square().mean(1))
+        square_U = grad_UE.square().mean(1)
+        if self._idle is not None:
+            square_U = square_U / (1 - self._idle[rows])
+        sum_U = self._sum[rows].add_(square_U)
         self._sum[rows] = sum_U
         _subtract_(weight, rows, grad_UE, sum_U.sqrt_().add_(_ADAGRAD_EPS)[:, None], rate)
 
@@ -106,11 +116,11 @@ def _subtract_(weight: Tensor, rows: Tensor, above: Tensor, below: Tensor, rate:
     weight.index_copy_(0, rows, moved_UE)
 
 
-_TABLE_RULES = {
-    "adagrad": AdagradRows,
-    "adagrad_rowwise": AdagradRowwise,
-    "adamw": AdamRows,
-}
+def _table_rule(train: Train, model: TwoTower) -> TableRule:
+    store = model.store
+    if train.optimizer == "adagrad_rowwise":
+        return AdagradRowwise(store.weight, store.idle_share())
+    return AdagradRows(store.weight) if train.optimizer == "adagrad" else AdamRows(store.weight)
 
 
 def learning_rate(train: Train, step: int, total_steps: int) -> float:
@@ -142,7 +152,7 @@ class Optimizer:
         self._named = dict(model.named_parameters())
         self._flat = _FlatGradients(list(self._named.values()))
         self._dense = _dense_optimizer(train, self._named)
-        self._tables: TableRule = _TABLE_RULES[train.optimizer](model.store.weight)
+        self._tables = _table_rule(train, model)
 
     @torch.no_grad()
     def step(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import RunError
+from twotower.core.embedding_config import Codebooks
+from twotower.core.errors import ConfigError, RunError
 from twotower.core.types import Float64, Int64, Side
 from twotower.models.build import ModelInputs, build
 from twotower.models.two_tower import TwoTower
@@ -82,6 +83,7 @@ class TrainState:
         model = build(
             config, ModelInputs(inputs.item, inputs.query, inputs.context, inputs.value_counts)
         )
+        _check_warm_up(config, inputs, total_steps)
         model = model.to(device=at, dtype=dtype)
         objective = Objective(
             config,
@@ -126,3 +128,14 @@ class TrainState:
                         f"checkpoint, {tuple(value.shape)} in this run"
                     )
                 value.copy_(given[name])
+
+
+def _check_warm_up(config: ExperimentConfig, inputs: TrainInputs, total_steps: int) -> None:
+    features = [*inputs.item.features, *inputs.query.features]
+    tables = {f.table: f.vocab_size for f in features} | dict(inputs.context.values())
+    for name, kind in config.embeddings(tables).items():
+        if isinstance(kind, Codebooks) and kind.warmup_steps >= total_steps:
+            raise ConfigError(
+                f"model.embeddings: {name} warms up for {kind.warmup_steps} steps, the run has "
+                f"{total_steps}; set fewer warmup_steps"
+            )

@@ -32,7 +32,7 @@ def train_step(
         0-d tensors on the device, global values: ``loss``, ``main``, and where they are on ``ssl``,
         ``spread_out``, ``grad_norm``, ``identical_views``, ``codebook`` (no part of ``loss``) and
         ``codes_differ``. On a GPU the host waits once a step, for
-        the number of touched rows.
+        the number of touched rows; tables with codebooks wait several times each.
     """
     plan = state.objective.planner.plan(batch, group)
     query = state.model.query_inputs(plan.batch.query, plan.batch.context, plan.batch.history)

@@ -33,6 +33,12 @@ def test_what_is_named_goes_before_what_is_large() -> None:
         ({"query": {"likes": {"kind": "scalar"}}}, "set model.embeddings.item.tags"),
         ({"item": {"id": {"kind": "scalar", "bit": 4}}}, "did you mean 'bits'"),
         ({"item": {"id": {"kind": "dpq"}}}, "'dpq'"),
+        ({"item": {"id": {}}}, "model.embeddings.item.id.kind: is required"),
+        (
+            {"item": {"id": {"kind": "mgqe", "num_centroids": 3}}},
+            "num_centroids: unknown key; did you mean 'num_subspaces'?",
+        ),
+        ({"item": {"id": {"kind": "hashed", "momentum": 1}}}, "known keys: hashes, kind, share"),
         (
             {"item": {"id": {"kind": "mgqe", "tiers": [{"share": 0.5, "num_centroids": 4}]}}},
             "shares must sum to 1, got 0.5",

@@ -122,12 +122,17 @@ def slow_codes(
     codes = [[0] * len(responses[0]) for _ in responses]
     total = sum(counts)
     for d in range(len(responses[0])):
-        normal = []
-        for k in range(len(responses[0][d])):
-            values = [r[d][k] for r in responses]
-            mean = sum(c * v for c, v in zip(counts, values, strict=True)) / total
-            variance = sum(c * (v - mean) ** 2 for c, v in zip(counts, values, strict=True)) / total
-            normal.append([(v - mean) / (variance + 1e-6) ** 0.5 for v in values])
+        columns = [[r[d][k] for r in responses] for k in range(len(responses[0][d]))]
+        means = [sum(c * v for c, v in zip(counts, vs, strict=True)) / total for vs in columns]
+        variances = [
+            sum(c * (v - mean) ** 2 for c, v in zip(counts, vs, strict=True)) / total
+            for vs, mean in zip(columns, means, strict=True)
+        ]
+        least = 1e-3 * sum(variances) / len(variances)
+        normal = [
+            [(v - mean) / (variance + least) ** 0.5 for v in vs]
+            for vs, mean, variance in zip(columns, means, variances, strict=True)
+        ]
         for u in range(len(responses)):
             codes[u][d] = max(range(limits[u][d]), key=lambda k: normal[k][u])
     return codes
@@ -146,7 +151,8 @@ def slow_softmax(
     share = torch.tensor(EXAMPLES).double()[:, None, None] / sum(EXAMPLES)
     mean = (share * responses).sum(0).detach()
     variance = (share * (responses - mean) ** 2).sum(0).detach()
-    soft = ((responses - mean) / (variance + 1e-6).sqrt() / 0.7).softmax(2)
+    least = 1e-3 * variance.mean(1, keepdim=True)
+    soft = ((responses - mean) / (variance + least).sqrt() / 0.7).softmax(2)
     hard = torch.zeros_like(soft)
     for u, codes in enumerate(slow_codes(responses.tolist(), EXAMPLES, limits)):
         for d, k in enumerate(codes):
@@ -333,3 +339,66 @@ def test_statistics_count_every_real_example_of_every_pass(monkeypatch: pytest.M
     assert asked["query.id"].counts.tolist() == seen[seen > 0].tolist()
     total = asked["item.tags"].counts.sum()
     assert total >= 2 * 11 + 5 + 9  # a bag has one entry at least; likes share the table
+
+
+def test_a_key_that_no_value_uses_moves_and_reads_what_its_row_read() -> None:
+    document = {"kind": "dpq_sx", "num_subspaces": 1, "num_centroids": 4, "revive_every": 1}
+    made = store(document | {"batch_norm": False})
+    made.touched[:] = True
+    table: Any = made.kinds["a"]
+    with torch.no_grad():
+        table.keys[0, 1:] = 0
+        table.keys[0, 0] = 1
+        made.weight[5:14] = made.weight[5:14].abs()
+        made.weight[3:5] = 1
+        table.centroids[0, 0] = 7
+    bags = bags_of([[i] for i in range(3, 14)])
+    made.lookup([bags])
+    made.lookup([bags])
+    rows = made.weight[5:14]
+    for k in (1, 2, 3):
+        assert (rows == table.keys[0, k]).all(1).any()
+        assert (table.centroids[0, k] == 7).all()
+
+
+def test_what_only_reserved_values_choose_is_in_use() -> None:
+    document = {"kind": "dpq_vq", "num_subspaces": 1, "num_centroids": 2, "revive_every": 1}
+    made = store(document | {"batch_norm": False})
+    made.touched[5:14] = True  # not the default row, which every value never touched reads
+    table: Any = made.kinds["a"]
+    with torch.no_grad():
+        made.weight[3] = 9
+        table.centroids[0, 0], table.centroids[0, 1] = 0, 9
+    bags = bags_of([[i] for i in range(3, 14)])
+    for _ in range(3):
+        made.lookup([bags])
+    assert (table.centroids[0, 1] == 9).all()
+
+
+def test_normalisation_means_the_same_at_any_scale_of_rows() -> None:
+    """Codes of rows and centroids a thousand times smaller are the same."""
+    made, small = (store(KINDS["dpq_vq"]) for _ in range(2))
+    small.weight *= 1e-3
+    with torch.no_grad():
+        small.kinds["a"].centroids.mul_(1e-3)  # pyright: ignore[reportCallIssue]
+    bags = bags_of([[i] for i in range(3, 14)])
+    both = [one.lookup([bags]).leaves[0].detach() for one in (made, small)]
+    torch.testing.assert_close(both[0], 1e3 * both[1])
+
+
+def test_a_step_of_rowwise_adagrad_knows_how_wide_a_short_row_is() -> None:
+    """The first step moves each number by about the rate, whatever the rank."""
+    moved: list[float] = []
+    for rank in (4, 1):
+        config = tiny_experiment(
+            train__optimizer="adagrad_rowwise",
+            model__embeddings__item={"id": {"kind": "low_rank", "rank": rank}},
+        )
+        state = tiny_state(config)
+        before = state.model.store.weight.clone()
+        train_step(state, tiny_batch(0))
+        start = state.model.store.offsets["item.id"]
+        change = (state.model.store.weight - before)[start + 2 : start + 42, :rank]
+        rows = change[change.abs().sum(1) > 0]
+        moved.append(float(rows.square().mean(1).sqrt().mean()))
+    assert moved == pytest.approx([0.1, 0.1], rel=1e-6)

@@ -402,4 +402,4 @@ def test_the_page_says_how_many_seeds_a_margin_takes(
     assert told in render(tables, claims)
     endless = copy.deepcopy(tables)
     endless["power"][0]["seeds_needed"] = None
-    assert "would take more than 1,000 seeds on debian 10 %" in render(endless, claims)
+    assert "takes more than 1,000 seeds on debian 10 %" in render(endless, claims)

@@ -49,3 +49,17 @@ def test_values_are_counted_over_train_pairs(tmp_path: Path) -> None:
                             slow[value] += 1
         assert counts.tolist() == slow.tolist()
         assert counts.any()
+
+
+def test_a_history_with_a_table_of_its_own_counts_as_its_items_do(tmp_path: Path) -> None:
+    config, prepared = tiny_run(
+        tmp_path,
+        model__shared_tables=False,
+        model__embeddings={
+            "query": {"past": {"kind": "mgqe"}},
+            "item": {"item_id": {"kind": "mgqe"}},
+        },
+    )
+    counts = train_inputs(config, prepared).value_counts
+    assert counts["query.past"].any()
+    assert counts["query.past"].tolist() == counts["item.item_id"].tolist()

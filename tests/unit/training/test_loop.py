@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tiny_run import tiny_run
-from twotower.core.errors import DivergedError, StoppedError
+from twotower.core.errors import ConfigError, DivergedError, StoppedError
 from twotower.core.storage import Store
 from twotower.runtime.recorder import Watch
 from twotower.runtime.reference import train_reference
@@ -152,3 +152,46 @@ def test_a_line_holds_means_since_the_last_line(tmp_path: Path) -> None:
             step = line["step"]
             mean = sum(losses[s] for s in range(step - 3, step + 1)) / 4
             assert line["loss"] == pytest.approx(mean, rel=1e-9)
+
+
+CODES = {"kind": "dpq_vq", "num_subspaces": 2, "num_centroids": 4}
+
+
+def test_a_run_with_codebooks_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """Stopped before and after k-means and a revival."""
+    tables = {"item_id": CODES | {"kind": "dpq_sx", "revive_every": 3}}
+    tables["words"] = CODES | {"warmup_steps": 12, "revive_every": 5}
+    config, prepared = tiny_run(tmp_path, model__embeddings__item=tables)
+    whole = tmp_path / "whole"
+    train_reference(config, prepared, store=Store(whole))
+    for looks in (1, 2):
+        broken = tmp_path / f"broken-{looks}"
+        with pytest.raises(StoppedError):
+            train_reference(
+                config, prepared, store=Store(broken), watch=Watch(should_stop=after(looks))
+            )
+        train_reference(config, prepared, store=Store(broken))
+        assert files_of(broken) == files_of(whole)
+
+
+def test_a_model_whose_tables_warm_up_is_never_the_best(tmp_path: Path) -> None:
+    """Its tables are still read in full: what is served is another model."""
+    config, prepared = tiny_run(
+        tmp_path,
+        train__num_epochs=3,
+        model__embeddings__item={"words": CODES | {"warmup_steps": 20}},
+    )
+    outcome = train_reference(config, prepared, store=Store(tmp_path / "run"))
+    validations = [line for line in lines_of(tmp_path / "run") if line["kind"] == "validation"]
+    assert [line["step"] for line in validations] == [13, 26, 39]
+    assert outcome.best is not None
+    assert outcome.best.step in (26, 39)
+    assert outcome.best.value == max(line["recall@5"] for line in validations[1:])
+
+
+def test_a_run_shorter_than_its_warm_up_is_refused(tmp_path: Path) -> None:
+    config, prepared = tiny_run(
+        tmp_path, model__embeddings__item={"words": CODES | {"warmup_steps": 26}}
+    )
+    with pytest.raises(ConfigError, match="warms up for 26 steps, the run has 26"):
+        train_reference(config, prepared)

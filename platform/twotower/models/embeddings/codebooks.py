@@ -96,13 +96,17 @@ class CodebookTable(Table):
     @torch.no_grad()
     def statistics(self, rows_RE: Tensor, touched_R: Tensor, asked: Asked) -> Tensor:
         """Moments of phi over this rank's examples."""
-        self._before_step(rows_RE, touched_R)
+        made = self._before_step(rows_RE, touched_R)
         phi_Dup = responses.phi(rows_RE[asked.ids], self._shape[0])
-        return responses.moments(phi_Dup, asked.counts).flatten()
+        parts = [responses.moments(phi_Dup, asked.counts).flatten()]
+        if made:  # all ranks go on with the mean of what each has made, should their bits differ
+            parts += [rows_RE.new_ones(1), *(w.flatten() for w in self.parameters())]
+        return torch.cat([part.double() for part in parts])
 
     def read(self, rows_RE: Tensor, asked: Asked, sums_S: Tensor, *, detail: bool) -> Read:
         """Choose centroids; rows as they are while the table warms up."""
         leaf = rows_RE.index_select(0, asked.ids).requires_grad_()
+        sums_S = self._agreed(sums_S)
         examples = sums_S[-1]
         if bool(examples == 0):
             return Read(leaf, asked.ids, leaf)
@@ -119,6 +123,16 @@ class CodebookTable(Table):
             running_uD = self.codes(leaf.detach(), asked.ids)
             differ = share_u @ (running_uD != chosen.codes).to(share_u.dtype).mean(1)
         return Read(chosen.values, asked.ids, leaf, loss, differ)
+
+    @torch.no_grad()
+    def _agreed(self, sums_S: Tensor) -> Tensor:
+        """The moments; what follows them are centroids (and keys) just made, summed over ranks."""
+        own = self.moments.numel()
+        if len(sums_S) > own:
+            ranks, *made = sums_S[own:].split([1, *(w.numel() for w in self.parameters())])
+            for weight, summed in zip(self.parameters(), made, strict=True):
+                weight.copy_((summed / ranks).view_as(weight))
+        return sums_S[:own]
 
     @torch.no_grad()
     def codes(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor | None = None) -> Tensor:
@@ -153,11 +167,16 @@ class CodebookTable(Table):
     @torch.no_grad()
     def served(self, rows_RE: Tensor, touched_R: Tensor) -> Served:
         """Codes and centroids; full rows until k-means has made centroids."""
-        if self._kind.warmup_steps and int(self.steps) <= self._kind.warmup_steps:
+        if self.is_warming:
             return full(rows_RE, touched_R)
         codes_VD = self.codes_of_all(rows_RE, touched_R).cpu().numpy()
         centroids = self.centroids.detach().float().cpu().numpy().copy()
         return self._tiers.served(self.size, codes_VD, centroids)
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether centroids are still to be made: until then rows are read as they are."""
+        return 0 < self._kind.warmup_steps >= int(self.steps)
 
     def _normalised(self, moments_Dpp: Tensor) -> Tensor:
         weights_DKp = self.weights()
@@ -173,13 +192,21 @@ class CodebookTable(Table):
         self.steps += 1
 
     @torch.no_grad()
-    def _before_step(self, rows_RE: Tensor, touched_R: Tensor) -> None:
-        """Set centroids by k-means as the warm-up ends; later move those that no value uses."""
+    def _before_step(self, rows_RE: Tensor, touched_R: Tensor) -> bool:
+        """Set centroids by k-means as the warm-up ends; later move those that no value uses.
+
+        Returns:
+            Whether it did; the same on all ranks.
+        """
         step, warmup, every = int(self.steps), self._kind.warmup_steps, self._kind.revive_every
         if warmup and step == warmup:
-            self._by_kmeans(*_trained(rows_RE, touched_R))
+            self._by_kmeans(*_trained(rows_RE, touched_R, FIRST_ID))
         elif every and step > warmup and (step - warmup) % every == 0:
-            self._revive(*_trained(rows_RE, touched_R), step)
+            # What only a reserved value chooses is in use too.
+            self._revive(*_trained(rows_RE, touched_R, DEFAULT_ID), step)
+        else:
+            return False
+        return True
 
     def _by_kmeans(self, rows_nE: Tensor, ids_n: Tensor) -> None:
         """Of all values for the centroids that all may use, then of those that may use more."""
@@ -197,13 +224,23 @@ class CodebookTable(Table):
         codes_nD = self.codes(rows_nE, ids_n)
         source = generator(self.size.seed, "revive", self.size.name, str(step))
         for d, part_nw in enumerate(rows_nE.split(self._shape[2], dim=1)):
-            limits_n = self._limits(d)[self.tier[ids_n].long()]
+            limits_n = self._limits(d)[self.tier[ids_n].long()] * (ids_n >= FIRST_ID)
             unused_K = torch.bincount(codes_nD[:, d], minlength=self._shape[1]) == 0
             for k in unused_K.nonzero().flatten().tolist():
                 able = (limits_n > k).nonzero().flatten()
                 if len(able):
-                    drawn = torch.randint(len(able), (), generator=source).to(able.device)
-                    self.centroids[d, k] = part_nw[able[drawn]]
+                    drawn = able[torch.randint(len(able), (), generator=source).to(able.device)]
+                    self._move(d, k, part_nw[drawn], int(codes_nD[drawn, d]))
+
+    def _move(self, subspace: int, place: int, row_w: Tensor, code: int) -> None:
+        """Put a centroid where a row is, which now reads the centroid ``code``."""
+        del code
+        self.centroids[subspace, place] = row_w
+
+    def _chosen(self, codes_uD: Tensor) -> Tensor:
+        """The centroids that codes name, ``(u, E)``, with gradient."""
+        base_D = torch.arange(self._shape[0], device=codes_uD.device) * self._shape[1]
+        return F.embedding(codes_uD + base_D, self.centroids.flatten(0, 1)).flatten(1)
 
     def _limits(self, subspace: int) -> Tensor:
         """int64: centroids of a subspace that each tier may use."""
@@ -225,8 +262,7 @@ class NearestTable(CodebookTable):
     def choose(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor) -> Choice:
         """The nearest centroids, the gradient straight through to the row."""
         codes_uD = self.codes(rows_uE, ids_u, weights_DKp)
-        base_D = torch.arange(self._shape[0], device=codes_uD.device) * self._shape[1]
-        chosen_uE = F.embedding(codes_uD + base_D, self.centroids.flatten(0, 1)).flatten(1)
+        chosen_uE = self._chosen(codes_uD)
         codebook, commitment = self._weights
         loss_u = codebook * (chosen_uE - rows_uE.detach()).square().mean(1)
         if commitment:
@@ -252,11 +288,15 @@ class SoftmaxTable(CodebookTable):
         del ids_u
         phi_Dup = responses.phi(rows_uE, self._shape[0])
         answers_DuK = phi_Dup @ weights_DKp.transpose(1, 2)
-        codes_Du = answers_DuK.argmax(2)
-        soft_DuK = (answers_DuK / self._temperature).softmax(2)
-        hard_DuK = F.one_hot(codes_Du, self._shape[1]).to(soft_DuK.dtype)
-        values_Duw = (hard_DuK + (soft_DuK - soft_DuK.detach())) @ self.centroids
-        return Choice(values_Duw.transpose(0, 1).reshape_as(rows_uE), codes_Du.T, None)
+        codes_uD = answers_DuK.argmax(2).T
+        soft_Duw = (answers_DuK / self._temperature).softmax(2) @ self.centroids.detach()
+        through_uE = (soft_Duw - soft_Duw.detach()).transpose(0, 1).reshape_as(rows_uE)
+        return Choice(self._chosen(codes_uD) + through_uE, codes_uD, None)
+
+    def _move(self, subspace: int, place: int, row_w: Tensor, code: int) -> None:
+        """The key goes to the row; the value begins as what the row reads, another space."""
+        self.keys[subspace, place] = row_w
+        self.centroids[subspace, place] = self.centroids[subspace, code].clone()
 
     def _by_kmeans(self, rows_nE: Tensor, ids_n: Tensor) -> None:
         """Keys point where the values lie."""
@@ -264,10 +304,12 @@ class SoftmaxTable(CodebookTable):
         self.keys.copy_(self.centroids)
 
 
-def _trained(rows_VE: Tensor, touched_V: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that a gradient touched, and their values' ids; reserved ids are left out."""
-    ids = touched_V.nonzero().flatten()
-    ids = ids[ids >= FIRST_ID]
+def _trained(rows_VE: Tensor, touched_V: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Rows from ``first`` on that a gradient touched, and their ids; the default row always."""
+    reads = touched_V.clone()
+    reads[DEFAULT_ID] = True
+    ids = reads.nonzero().flatten()
+    ids = ids[ids >= first]
     return rows_VE[ids], ids
 
 

@@ -7,6 +7,8 @@ Shape letters:
 import torch
 from torch import Tensor
 
+from twotower.models.embeddings.bags import sum_by_row
+
 _ROUNDS = 10
 _CHUNK = 1 << 14
 _MAX_POINTS = 1 << 16
@@ -33,9 +35,11 @@ def extend(fixed_Fw: Tensor, points_Nw: Tensor, num_new: int, source: torch.Gene
     for _ in range(_ROUNDS):
         nearest_N = _nearest(points_Nw, torch.cat([fixed_Fw, new_Kw])) - len(fixed_Fw)
         own = nearest_N >= 0
-        sums_Kw = torch.zeros_like(new_Kw).index_add_(0, nearest_N[own], points_Nw[own])
-        count_K1 = torch.bincount(nearest_N[own], minlength=num_new)[:, None]
-        new_Kw = torch.where(count_K1 > 0, sums_Kw / count_K1.clamp(min=1), new_Kw)
+        nearest, points = nearest_N[own], points_Nw[own]
+        # Sums in a fixed order: `index_add_` has none on a GPU.
+        sums = sum_by_row(nearest, torch.arange(len(points), device=points.device), points)
+        counts = torch.bincount(nearest, minlength=num_new)[sums.rows, None]
+        new_Kw = new_Kw.index_copy(0, sums.rows, sums.values / counts)
     return torch.cat([fixed_Fw, new_Kw])
 
 

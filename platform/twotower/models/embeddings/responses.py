@@ -13,7 +13,10 @@ Shape letters:
 import torch
 from torch import Tensor
 
-_EPS = 1e-6
+_EPS = 1e-3
+"""Share of the mean variance of a subspace's responses, whose scale is that of rows."""
+
+_TINY = 1e-30
 
 
 def phi(rows_uE: Tensor, num_subspaces: int) -> Tensor:
@@ -55,7 +58,9 @@ def normalised(weights_DKp: Tensor, moments_Dpp: Tensor) -> Tensor:
         exact_DKp, moments_Dpp = weights_DKp.double(), moments_Dpp.double()
         mean_DK = (exact_DKp @ moments_Dpp[:, :, -1:]).squeeze(2)
         square_DK = ((exact_DKp @ moments_Dpp) * exact_DKp).sum(2)
-        scale_DK = ((square_DK - mean_DK**2).clamp(min=0) + _EPS).rsqrt()
+        variance_DK = (square_DK - mean_DK**2).clamp(min=0)
+        least_D1 = _EPS * variance_DK.mean(1, keepdim=True) + _TINY
+        scale_DK = (variance_DK + least_D1).rsqrt()
         shift_DK = (mean_DK * scale_DK).to(weights_DKp.dtype)
         scale_DK = scale_DK.to(weights_DKp.dtype)
     scaled_DKp = weights_DKp * scale_DK[:, :, None]

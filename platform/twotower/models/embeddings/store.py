@@ -19,6 +19,7 @@ from twotower.core.embedding_config import Embedding, Hashed, LowRank, Scalar
 from twotower.core.types import FIRST_ID, Int64
 from twotower.models.embeddings import codebooks
 from twotower.models.embeddings.bags import Bags, Distinct
+from twotower.models.embeddings.codebooks import CodebookTable
 from twotower.models.embeddings.lookup import Lookup, Part
 from twotower.models.embeddings.table import (
     Asked,
@@ -116,6 +117,11 @@ class EmbeddingStore(nn.Module):
     def is_full(self) -> bool:
         """Whether every table is `full`."""
         return not self._kinds
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether some table has no centroids yet, and is read as if it were full."""
+        return any(isinstance(t, CodebookTable) and t.is_warming for t in self._kinds.values())
 
     def lookup(
         self, parts: Sequence[Bags], summed: Summed = alone, *, detail: bool = False
@@ -224,6 +230,16 @@ class EmbeddingStore(nn.Module):
                 weight, touched = self._own(name)
                 values.append(weight[torch.where(touched[ids], ids, 0)])
         return bags.sum(torch.cat(values), distinct.inverse())
+
+    def idle_share(self) -> Tensor | None:
+        """Share of each row's numbers that its table never uses ``(R,)``; None = all are used."""
+        if not any(table.idle_share for table in self._kinds.values()):
+            return None
+        idle_R = torch.zeros_like(self.weight[:, 0])
+        for name, table in self._kinds.items():
+            start, end = self._rows[name]
+            idle_R[start:end] = table.idle_share
+        return idle_R
 
     def untouched(self) -> dict[str, int]:
         """Known values (ids from 2) of each table that no gradient has touched.

@@ -96,6 +96,9 @@ class Table(nn.Module):
     num_rows: int
     """R."""
 
+    idle_share = 0.0
+    """Share of a row's numbers in the store that is never used."""
+
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.size = size
@@ -183,6 +186,7 @@ class LowRankTable(Table):
     def __init__(self, kind: LowRank, size: Size) -> None:
         super().__init__(size)
         self._rank = kind.rank
+        self.idle_share = 1 - kind.rank / size.width
         source = generator(size.seed, "projection", size.name)
         projection = torch.empty(kind.rank, size.width).normal_(
             0, 1 / math.sqrt(kind.rank), generator=source
