@@ -36,12 +36,14 @@ class Sizes:
 
 
 def sizes(model: TwoTower) -> Sizes:
-    """Measure the tables as they would be exported."""
+    """Measure the tables as they would be exported; full ones are counted, not copied."""
     store, tables = model.store, dict[str, TableSize]()
     for name, values in store.tables.items():
-        served = store.served(name).table
         full = _FLOAT_BYTES * values * store.width
-        tables[name] = TableSize(served.kind, values, served.payload_bytes(), full)
+        tables[name] = TableSize("full", values, full, full)
+        if store.is_compressed(name):
+            served = store.served(name).table
+            tables[name] = TableSize(served.kind, values, served.payload_bytes(), full)
     dense = sum(
         weight.numel() for name, weight in model.named_parameters() if not name.startswith("store.")
     )

@@ -27,6 +27,7 @@ from twotower.report.content import (
     Trial,
 )
 from twotower.report.folder import Folder, as_mapping, as_number, as_rows, numbers
+from twotower.report.sizes import read_sizes
 
 BASELINES = "evaluation/baselines"
 _BASELINE_ORDER = ("popularity", "content", "item_knn")
@@ -128,17 +129,19 @@ def _run(name: str, colour: int, folder: Folder) -> Run:
     for point in points:
         if point.get("kind") in kinds and as_number(point.get("epoch")) is not None:
             kinds[point["kind"]].append(numbers(point))
+    config = _config(text, folder.where("config.yaml")) if text else None
     return Run(
         label=name,
         colour=colour,
         location=folder.store.uri,
-        config=_config(text, folder.where("config.yaml")) if text else None,
+        config=config,
         config_text=text,
         record=record,
         stages=_stages(record.get("stages"), folder.where("record.json")),
         validation=_latest(kinds["validation"]),
         train=_latest(kinds["train"]),
         best=folder.json("best.json", f"best checkpoint of {name}"),
+        sizes=read_sizes(folder, config),
     )
 
 

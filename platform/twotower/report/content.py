@@ -63,6 +63,47 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSize:
+    """One embedding table."""
+
+    name: str
+    kind: str
+    """As the config names it."""
+
+    values: int
+    bytes: int
+    """As served."""
+
+    full_bytes: int
+    """With one float32 row a value."""
+
+    @property
+    def share(self) -> float:
+        """Of `full_bytes`."""
+        return self.bytes / self.full_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes that a run's model is served with."""
+
+    tables: tuple[TableSize, ...]
+    """Largest first."""
+
+    dense_bytes: int
+    """Towers and history encoder."""
+
+    @property
+    def together(self) -> TableSize:
+        """All tables as one."""
+        values, own, full = (
+            sum(getattr(table, key) for table in self.tables)
+            for key in ("values", "bytes", "full_bytes")
+        )
+        return TableSize("all tables", "", values, own, full)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training run."""
 
@@ -84,6 +125,8 @@ class Run:
     """Train points in order, each with `epoch` and loss terms."""
 
     best: Mapping[str, Any]
+    sizes: Sizes | None = None
+    """None where the run is older than the file, or never came to its end."""
 
 
 @dataclass(frozen=True, slots=True)

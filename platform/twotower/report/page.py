@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower.core.config import Eval
-from twotower.report import data_views, figures, formats, html, views
+from twotower.report import data_views, figures, formats, html, sizes, views
 from twotower.report.compare import display_metrics
 from twotower.report.content import Dataset, Report, Search
 
@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         "features": data_views.feature_rows(config, report.dataset),
         "work": views.work_rows(report.runs),
         "spent": figures.spent(views.stage_rows(report)),
+        "sizes": _sizes(report),
         "certificate": _certificate(report),
     }
     return html.render("page.html", context)
@@ -127,6 +128,19 @@ def _data(dataset: Dataset) -> Mapping[str, Any]:
         "quality": data_views.quality_facts(dataset),
         "popularity": figures.popularity(dataset),
         "information": figures.information(dataset),
+    }
+
+
+def _sizes(report: Report) -> Mapping[str, Any] | None:
+    """None where no run has any: the page then has no such section."""
+    totals = sizes.total_rows(report.runs)
+    if not totals:
+        return None
+    return {
+        "columns": [*sizes.TOTALS],
+        "totals": totals,
+        "table_columns": [*sizes.COLUMNS],
+        "tables": sizes.table_rows(report.runs),
     }
 
 

@@ -7,6 +7,7 @@ from twotower.core.config import Eval
 from twotower.core.storage import Store
 from twotower.report.compare import display_metrics
 from twotower.report.content import Interval, Report
+from twotower.report.sizes import summarised
 
 
 def write_summary(report: Report, out: str | Path) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def summarise(report: Report) -> dict[str, Any]:
 
     `methods` maps each method to its metrics on `part`, each ``{"value", "low", "high", "n"}``;
     those that a method doesn't have are absent. `differences` are the best method less each other
-    one, paired over queries. `note` is what the numbers don't show.
+    one, paired over queries. `sizes` maps each run that has them to the bytes of its embedding
+    tables as served, in all and by table. `note` is what the numbers don't show.
     """
     rules = next((run.config.eval for run in report.runs if run.config is not None), Eval())
     methods = {
@@ -64,6 +66,7 @@ def summarise(report: Report) -> dict[str, Any]:
             for gap in report.differences
         ],
         "runs": {run.label: run.location for run in report.runs},
+        "sizes": {run.label: summarised(run.sizes) for run in report.runs if run.sizes is not None},
         "search": report.search.location if report.search is not None else None,
         "missing": list(report.missing),
     }

@@ -24,6 +24,7 @@ from twotower.runtime.results import (
     by_query,
     read_evaluation,
     write_evaluation,
+    write_sizes,
 )
 from twotower.runtime.run_folder import data_identity, location, read_config
 from twotower.training.evaluate import Evaluator
@@ -67,9 +68,11 @@ def evaluate(run: str | Path, part: EvalPart = "test", *, device: str = "cpu") -
     with Lease(open_store(run)):
         opened = open_best(run)
         evaluator = Evaluator(opened.config, opened.prepared)
-        found = evaluator.evaluate(opened.load_model(device), part, checkpoint=opened.step)
+        model = opened.load_model(device)
+        found = evaluator.evaluate(model, part, checkpoint=opened.step)
         questions = evaluator.questions(part)
         write_evaluation(opened.store, part, found, questions, opened.prepared)
+        write_sizes(opened.store, model)
     return found.document()
 
 

@@ -12,10 +12,11 @@ from twotower.core.lease import Fence
 from twotower.core.storage import Store, dump_json
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
+from twotower.models.two_tower import TwoTower
 from twotower.runtime.checkpoint import Checkpoint, CheckpointStore, directory_name
 from twotower.runtime.checkpoint_writer import CheckpointWriter, Written
 from twotower.runtime.json_lines import JsonLines
-from twotower.runtime.results import write_evaluation
+from twotower.runtime.results import write_evaluation, write_sizes
 from twotower.training.loop import Line
 from twotower.training.progress import Progress
 from twotower.training.questions import EvalPart, Questions
@@ -199,6 +200,11 @@ class Recorder:
         """Write an evaluation and what was asked."""
         if self._writes and self._store:
             write_evaluation(self._store, part, found, asked, prepared)
+
+    def sized(self, model: TwoTower) -> None:
+        """Write the bytes that the evaluated model is served with."""
+        if self._writes and self._store:
+            write_sizes(self._store, model)
 
     def stop_requested(self) -> bool:
         """Whether this rank has heard that the run should stop."""

@@ -5,11 +5,12 @@
   column a metric, NaN = not measured.
 - evaluation/baselines.json: the documents of popularity, content and item_knn on test, by name.
 - evaluation/baselines/<name>.parquet: their values by query.
+- sizes.json: bytes that the evaluated model is served with, by table.
 """
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from twotower.core.storage import Store
 from twotower.core.types import Float64
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
+from twotower.models.sizes import sizes
+from twotower.models.two_tower import TwoTower
 from twotower.training.questions import EvalPart, Questions
 
 FOLDER = "evaluation"
 BASELINES = f"{FOLDER}/baselines"
+SIZES = "sizes.json"
 
 _KEYS = ("query", "query_id", "group")
 
@@ -57,6 +61,11 @@ def write_evaluation(
     """Write an evaluation of a model into a run directory."""
     store.write_bytes(f"{FOLDER}/{part}.parquet", by_query(found, asked, prepared))
     store.write_json(f"{FOLDER}/{part}.json", found.document())
+
+
+def write_sizes(store: Store, model: TwoTower) -> None:
+    """Write the bytes that a model is served with into a run directory (`models.sizes.Sizes`)."""
+    store.write_json(SIZES, asdict(sizes(model)))
 
 
 def by_query(found: Evaluation, asked: Questions, prepared: Prepared) -> bytes:

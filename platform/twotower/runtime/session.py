@@ -115,6 +115,8 @@ def _run(
     for part in parts:
         found[part] = evaluator.evaluate(state.model, part, checkpoint=state.step)
         recorder.evaluated(part, found[part], evaluator.questions(part), prepared)
+    if parts:
+        recorder.sized(state.model)
     if faults:
         faults.finish(place.group)
     return Outcome(state, last_step, progress.best, found)

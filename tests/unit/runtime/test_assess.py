@@ -17,6 +17,8 @@ from twotower.runtime.reference import train_reference
 from twotower.runtime.results import read_baselines, read_evaluation
 from twotower.runtime.run_folder import RunFolder
 
+EMBEDDINGS = {"item": {"item_id": {"kind": "scalar", "bits": 4}}}
+
 
 def trained(config: ExperimentConfig, prepared: Prepared) -> RunFolder:
     folder = RunFolder(config)
@@ -35,6 +37,26 @@ def test_evaluating_again_gives_the_same_documents(tmp_path: Path) -> None:
         assert document == json.loads(before[f"{part}.json"])
     after = {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
     assert after == before
+
+
+def test_a_run_says_what_its_model_is_served_with(tmp_path: Path) -> None:
+    config, prepared = tiny_run(tmp_path, model__embeddings=EMBEDDINGS)
+    folder = RunFolder(config)
+    folder.begin(prepared, None)
+    model = train_reference(config, prepared, store=folder.store).state.model
+    document = folder.store.read_json("sizes.json")
+    for name, values in model.store.tables.items():
+        found, served = document["tables"][name], model.store.served(name).table
+        assert (found["kind"], found["values"]) == (served.kind, values)
+        assert found["bytes"] == served.payload_bytes()
+        assert found["full_bytes"] == 4 * values * model.store.width
+    assert {table["kind"] for table in document["tables"].values()} >= {"full", "scalar"}
+    assert document["table_bytes"] == sum(t["bytes"] for t in document["tables"].values())
+    place = folder.store.local_path() / "sizes.json"
+    before = place.read_bytes()
+    place.unlink()
+    evaluate(folder.store.local_path())
+    assert place.read_bytes() == before, "a run made before there was the file gets it"
 
 
 def test_comparison_is_the_mean_of_differences_by_query(tmp_path: Path) -> None:

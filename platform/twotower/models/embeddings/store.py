@@ -123,6 +123,10 @@ class EmbeddingStore(nn.Module):
         """Whether some table has no centroids yet, and is read as if it were full."""
         return any(isinstance(t, CodebookTable) and t.is_warming for t in self._kinds.values())
 
+    def is_compressed(self, name: str) -> bool:
+        """Whether a table isn't `full`."""
+        return name in self._kinds
+
     def lookup(
         self, parts: Sequence[Bags], summed: Summed = alone, *, detail: bool = False
     ) -> Lookup:
