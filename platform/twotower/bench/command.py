@@ -4,11 +4,15 @@
 # ruff: noqa: PLC0415
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 bench_app = typer.Typer(
     help="Measure throughput and memory; close what else runs first.", invoke_without_command=True
@@ -39,6 +43,7 @@ def every(
     prepare(output=output, repeats=repeats)
     train(output=output, environments=environments, repeats=repeats)
     topk(output=output, environments=environments)
+    tables(output=output)
 
 
 @bench_app.command("prepare")
@@ -103,12 +108,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         with_curves=curves,
     )
     document = bench(plan, output, lambda what: _tell(f"bench train: {what}"))
-    # A file or a pipe says no width; eighty columns would break the table of rates.
-    wide = _out if _out.is_terminal else Console(highlight=False, width=140)
-    for table in summary(document):
-        wide.print(table, "")
-    for reason in document["not_quotable_because"]:
-        _out.print(f"not to be quoted: {reason}", style="yellow", markup=False, soft_wrap=True)
+    _show(summary(document), document["not_quotable_because"])
     _out.print(f"{output}/{FILE}")
 
 
@@ -138,6 +138,36 @@ def topk(
     if not faiss.exists():
         _out.print(f"FAISS was skipped: {faiss} is missing", style="yellow", markup=False)
     _out.print(f"{output}/topk.json")
+
+
+@bench_app.command("tables")
+def tables(
+    output: Output = OUTPUT,
+    folder: Folder = FOLDER,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Least length of a window; lookups take a tenth.")
+    ] = 2.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Windows of each kind of table.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads and CPUs of training.")] = 2,
+) -> None:
+    """Measure compressed tables against full ones: training steps, memory, lookups."""
+    from twotower.bench.table_summary import summary
+    from twotower.bench.tables import FILE, Plan, bench
+
+    plan = Plan(folder=folder, seconds=seconds, repeats=repeats, threads=threads)
+    document = bench(plan, output, lambda what: _tell(f"bench tables: {what}"))
+    _show(summary(document), document["not_quotable_because"])
+    _out.print(f"{output}/{FILE}")
+
+
+def _show(tables: Iterable["Table"], reasons: Iterable[str]) -> None:
+    """Print what was found, and why it can't be quoted."""
+    # A file or a pipe says no width; eighty columns would break the widest tables.
+    wide = _out if _out.is_terminal else Console(highlight=False, width=140)
+    for table in tables:
+        wide.print(table, "")
+    for reason in reasons:
+        _out.print(f"not to be quoted: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _tell(line: str) -> None:

@@ -86,6 +86,17 @@ def measured(work: Callable[[], T]) -> tuple[T, Figures]:
     return result, window.figures
 
 
+def forget_peak() -> None:
+    """Start this process's `memory_mb("VmHWM")` anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def memory_mb(key: str) -> float:
+    """Memory of this process in MiB: `VmRSS` that it holds now, `VmHWM` the most that it held."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+
+
 def cpu_seconds(root: int) -> dict[int, float]:
     """CPU seconds so far of a process and its living descendants, by process id."""
     return {pid: cpu for pid, _, cpu in _tree(root)}

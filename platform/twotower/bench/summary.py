@@ -8,6 +8,8 @@ from rich.table import Table
 from twotower.bench.result import ONE_WORKER, OURS, PRECISIONS, TWO_WORKERS
 from twotower.bench.shares import PHASES
 
+_NAMES = ("batch", "precision", "way", "tables")
+
 
 def summary(document: Mapping[str, Any]) -> Iterator[Table]:
     """Tables of what a run found."""
@@ -26,7 +28,7 @@ def summary(document: Mapping[str, Any]) -> Iterator[Table]:
 
 def topk_summary(document: Mapping[str, Any]) -> Table:
     """Table of what `bench topk` found."""
-    table = _table(
+    table = console_table(
         "exact evaluation, best 100 of 200,000 items",
         ("threads", "way", "queries per s", "over FAISS Flat", "CPU us a query", "wrong places"),
     )
@@ -45,7 +47,7 @@ def topk_summary(document: Mapping[str, Any]) -> Table:
 
 
 def _rates(cells: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "examples per second (spread over repeats), batch and precision a row",
         ("batch", "precision", OURS, "of the floor", "of the hard floor", "over best peer"),
     )
@@ -73,7 +75,7 @@ def _rates(cells: list[Mapping[str, Any]]) -> Table:
 
 
 def _phases(cells: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "share of our step's time",
         ("batch", "precision", *(phase.replace("_", " ") for phase in PHASES)),
     )
@@ -89,7 +91,7 @@ def _phases(cells: list[Mapping[str, Any]]) -> Table:
 
 
 def _under_ray(cells: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "under Ray Train, float32, examples per second",
         (
             "batch",
@@ -119,7 +121,7 @@ def _under_ray(cells: list[Mapping[str, Any]]) -> Table:
 
 
 def _vocabulary(lines: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "step against the catalogue, batch 4096 of different items, float32",
         (
             "items",
@@ -151,7 +153,7 @@ def _vocabulary(lines: list[Mapping[str, Any]]) -> Table:
 
 
 def _batches(lines: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "step against the batch, float32",
         ("batch", "ms a step", "us an example", "us an example, softmax apart", "spread"),
     )
@@ -167,7 +169,7 @@ def _batches(lines: list[Mapping[str, Any]]) -> Table:
 
 
 def _exchange(lines: list[Mapping[str, Any]]) -> Table:
-    table = _table(
+    table = console_table(
         "exchanged per step and worker",
         ("batch", "items", "workers", "given MB", "sent MB", "sent if dense MB", "collectives ms"),
     )
@@ -183,7 +185,7 @@ def _exchange(lines: list[Mapping[str, Any]]) -> Table:
 
 
 def _checkpoint(found: Mapping[str, Any]) -> Table:
-    table = _table(
+    table = console_table(
         f"checkpoints of {found['state_mb']} MB, one a minute: share of throughput lost",
         ("training stands still s", "writer's CPU s", "with a spare CPU", "without", "measured"),
     )
@@ -196,10 +198,11 @@ def _checkpoint(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def console_table(title: str, columns: tuple[str, ...]) -> Table:
+    """An empty table; names are on the left, numbers on the right."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("batch", "precision", "way") else "right")
+        table.add_column(name, justify="left" if name in _NAMES else "right")
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from twotower.bench.measure import forget_peak, memory_mb
 from twotower.bench.topk import OURS, read_vectors, search
 
 
@@ -33,22 +34,17 @@ def main() -> None:
     query, item = read_vectors(Path(vectors), int(queries))
     torch.set_num_threads(int(threads))
     search(query[:300], item[:20_000], OURS[way])  # libraries take their own memory once
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
-    before = _status("VmRSS")
+    forget_peak()
+    before = memory_mb("VmRSS")
     search(query, item, OURS[way], int(tile_mb))
     line = {
         "way": way,
         "threads": int(threads),
         "tile_mb": int(tile_mb),
         "vectors_mb": round((query.nbytes + item.nbytes) / 2**20),
-        "added_mb": round(_status("VmHWM") - before),
+        "added_mb": round(memory_mb("VmHWM") - before),
     }
     sys.stdout.write(json.dumps(line) + "\n")
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 if __name__ == "__main__":

@@ -162,9 +162,14 @@ def _lengths(rng: np.random.Generator, rows: int, feature: str) -> NDArray[np.in
 def _ids(rng: np.random.Generator, distinct: int, size: int) -> NDArray[np.int32]:
     """Zipf-distributed ids, shape (size,); frequent ids are scattered over [0, distinct)."""
     order = rng.permutation(distinct)
+    return order[zipf_ranks(rng, distinct, size)].astype(np.int32)
+
+
+def zipf_ranks(rng: np.random.Generator, distinct: int, size: int) -> NDArray[np.int64]:
+    """Ranks by Zipf's law, shape (size,), each in [0, distinct); 0 is the most frequent."""
     weight = np.cumsum(np.arange(1, distinct + 1, dtype=np.float64) ** -_ZIPF_EXPONENT)
     rank = np.searchsorted(weight, rng.random(size) * weight[-1])
-    return order[np.minimum(rank, distinct - 1)].astype(np.int32)
+    return np.minimum(rank, distinct - 1)
 
 
 def _lists(rng: np.random.Generator, distinct: int, lengths: NDArray[np.int64]) -> pa.ListArray:

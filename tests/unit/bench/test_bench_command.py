@@ -9,7 +9,7 @@ from twotower.core.errors import InputError
 RUNNER = CliRunner()
 
 
-@pytest.mark.parametrize("name", ["all", "prepare", "train"])
+@pytest.mark.parametrize("name", ["all", "prepare", "train", "tables"])
 def test_every_bench_says_what_it_takes(name: str) -> None:
     found = RUNNER.invoke(app, ["bench", name, "--help"], env={"COLUMNS": "200"})
     assert found.exit_code == 0

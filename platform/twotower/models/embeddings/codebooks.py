@@ -75,6 +75,11 @@ class CodebookTable(Table):
         tier = torch.as_tensor(self._tiers.of_values())
         self.register_buffer("tier", tier, persistent=False)
 
+    @property
+    def revive_every(self) -> int:
+        """Steps between looks for centroids that no value uses; 0 = never."""
+        return self._kind.revive_every
+
     def _drawn(self, purpose: str) -> Tensor:
         source = generator(self.size.seed, purpose, self.size.name)
         return torch.empty(self._shape).normal_(0, self.size.init_std, generator=source)
