@@ -204,6 +204,28 @@ def test_codes_values_and_gradients_are_those_of_loops(name: str) -> None:
     torch.testing.assert_close(table.centroids.grad, centroids.grad)
 
 
+def test_keys_have_the_gradient_of_the_softmax_with_its_statistics_as_constants() -> None:
+    document = KINDS["dpq_sx"]
+    made = store(document)
+    table: Any = made.kinds["a"]
+    found = made.lookup([bags_of([[3 + i] for i in REPEATED])])
+    (leaf,) = found.leaves
+    upstream = torch.linspace(-1, 1, leaf.numel()).double().view_as(leaf)
+    torch.autograd.backward((leaf * upstream).sum())
+    found.row_gradients()
+    keys = table.keys.detach().clone().requires_grad_()
+    parts = made.weight[3 : 3 + SIZE].view(SIZE, 2, 2)
+    answers = torch.einsum("udw,dkw->udk", parts, keys) / 2**0.5
+    share = torch.tensor(EXAMPLES).double()[:, None, None] / sum(EXAMPLES)
+    mean = (share * answers.detach()).sum(0)
+    variance = (share * (answers.detach() - mean) ** 2).sum(0)
+    soft = ((answers - mean) / (variance + 1e-6).sqrt() / 0.7).softmax(2)
+    values = torch.einsum("udk,dkw->udw", soft, table.centroids.detach()).flatten(1)
+    weights = torch.linspace(0.5, 1.5, len(REPEATED), dtype=torch.float64)[:, None]
+    torch.autograd.backward((weights * values[REPEATED] * upstream).sum())
+    torch.testing.assert_close(table.keys.grad, keys.grad, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_training_reads_what_is_served(name: str) -> None:
     """With the statistics of one batch of all values, and every row touched."""

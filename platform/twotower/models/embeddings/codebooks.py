@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from twotower.core.embedding_config import DPQSX, DPQVQ, MGQE
 from twotower.core.types import DEFAULT_ID, FIRST_ID, Int64
 from twotower.models.embeddings import kmeans, responses, tiers
+from twotower.models.embeddings.softened import softened
 from twotower.models.embeddings.table import Asked, Read, Served, Size, Table, full
 from twotower.models.layers import generator
-
-_CHUNK = 1 << 12
-"""Values whose responses are held at once where no gradient needs them."""
 
 
 class Choice(NamedTuple):
@@ -150,16 +148,21 @@ class CodebookTable(Table):
             weights_DKp: normalised weights; None = by the running statistics.
         """
         weights = self._normalised(self.moments) if weights_DKp is None else weights_DKp
+        reach = self._tiers.reach
+        if len(reach) == 1 and reach[0] == self._shape[:2]:
+            return responses.largest(rows_uE, weights)
         codes_uD = ids_u.new_zeros(len(ids_u), self._shape[0])
         tier_u = self.tier[ids_u]
-        for number, (columns, limit) in enumerate(self._tiers.reach):
+        for number, (columns, limit) in enumerate(reach):
             own = (tier_u == number).nonzero().squeeze(1)
-            width = columns * self._shape[2]
-            for part in own.split(_CHUNK):
-                phi_Dup = responses.phi(rows_uE[part, :width], columns)
-                answers_DuK = phi_Dup @ weights[:columns, :limit].transpose(1, 2)
-                codes_uD[part, :columns] = answers_DuK.argmax(2).T
+            found = responses.largest(rows_uE[own], weights[:columns, :limit])
+            codes_uD[own, :columns] = found
         return codes_uD
+
+    def _chosen(self, codes_uD: Tensor) -> Tensor:
+        """The centroids that codes name, ``(u, E)``."""
+        base_D = torch.arange(self._shape[0], device=codes_uD.device) * self._shape[1]
+        return F.embedding(codes_uD + base_D, self.centroids.flatten(0, 1)).flatten(1)
 
     def codes_of_all(self, rows_VE: Tensor, touched_V: Tensor) -> Tensor:
         """Codes of all values by running statistics, int64 ``(V, D)``.
@@ -290,13 +293,13 @@ class SoftmaxTable(CodebookTable):
 
     def choose(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor) -> Choice:
         """One centroid, the gradient that of the softmax over all."""
-        del ids_u
-        phi_Dup = responses.phi(rows_uE, self._shape[0])
-        answers_DuK = phi_Dup @ weights_DKp.transpose(1, 2)
-        codes_uD = answers_DuK.argmax(2).T
-        soft_Duw = (answers_DuK / self._temperature).softmax(2) @ self.centroids.detach()
-        through_uE = (soft_Duw - soft_Duw.detach()).transpose(0, 1).reshape_as(rows_uE)
-        return Choice(self._chosen(codes_uD) + through_uE, codes_uD, None)
+        codes_uD = self.codes(rows_uE, ids_u, weights_DKp)
+        subspaces, _, w = self._shape
+        chosen_Duw = self._chosen(codes_uD).unflatten(1, (subspaces, w)).transpose(0, 1)
+        phi_Dup = responses.phi(rows_uE, subspaces)
+        softer_DKp = weights_DKp / self._temperature
+        values_Duw = softened(chosen_Duw, phi_Dup, softer_DKp, self.centroids)
+        return Choice(values_Duw.transpose(0, 1).reshape_as(rows_uE), codes_uD, None)
 
     def _move(self, subspace: int, place: int, row_w: Tensor, code: int) -> None:
         """The key goes to the row; the value begins as what the row reads, another space."""

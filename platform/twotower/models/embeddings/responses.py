@@ -10,6 +10,9 @@ Shape letters:
     D subspaces    u rows    K centroids    w width of a subspace    p = w + 2 numbers of phi
 """
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,9 @@ _EPS = 1e-3
 """Share of the mean variance of a subspace's responses, whose scale is that of rows."""
 
 _TINY = 1e-30
+
+_HELD_CPU, _HELD_GPU = 1 << 20, 1 << 26
+"""Responses held at once: on a CPU few enough for its caches."""
 
 
 def phi(rows_uE: Tensor, num_subspaces: int) -> Tensor:
@@ -66,3 +72,51 @@ def normalised(weights_DKp: Tensor, moments_Dpp: Tensor) -> Tensor:
     scaled_DKp = weights_DKp * scale_DK[:, :, None]
     last_DK1 = scaled_DKp[:, :, -1:] - shift_DK[:, :, None]
     return torch.cat([scaled_DKp[:, :, :-1], last_DK1], dim=2)
+
+
+@torch.no_grad()
+def largest(rows_uE: Tensor, weights_DKp: Tensor) -> Tensor:
+    """The centroid of the largest response in each of the first D subspaces, int64 ``(u, D)``.
+
+    Without gradient; of equal responses the first.
+
+    Args:
+        rows_uE: rows, their first ``D * w`` numbers are read.
+        weights_DKp: as `normalised` gives them.
+    """
+    subspaces, _, p = weights_DKp.shape
+    rows_uE = rows_uE[:, : subspaces * (p - 2)]
+    codes_uD = torch.empty(len(rows_uE), subspaces, dtype=torch.int64, device=rows_uE.device)
+    weights_DpK, held = weights_DKp.transpose(1, 2).contiguous(), Held(weights_DKp)
+    for part in parts(len(rows_uE), weights_DKp):
+        phi_Dup = phi(rows_uE[part], subspaces)
+        codes_uD[part] = _argmax(torch.bmm(phi_Dup, weights_DpK, out=held.of(phi_Dup))).T
+    return codes_uD
+
+
+def parts(num_rows: int, weights_DKp: Tensor) -> Iterator[slice]:
+    """Rows in parts whose responses are held at once."""
+    held = _HELD_GPU if weights_DKp.is_cuda else _HELD_CPU
+    size = max(1, held // weights_DKp[:, :, 0].numel())
+    return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
+
+
+class Held:
+    """Memory for the responses of one part, the same for all: it stays in the caches."""
+
+    def __init__(self, weights_DKp: Tensor) -> None:
+        self._like, self._memory = weights_DKp, weights_DKp.new_empty(0)
+
+    def of(self, phi_Dup: Tensor) -> Tensor:
+        """``(D, u, K)``, for some rows of `parts`; contents are of the part before."""
+        shape = (*phi_Dup.shape[:2], self._like.shape[1])
+        if self._memory.numel() < math.prod(shape):  # the first part is the largest
+            self._memory = self._memory.new_empty(shape)
+        return self._memory.flatten()[: math.prod(shape)].view(shape)
+
+
+def _argmax(answers_DuK: Tensor) -> Tensor:
+    """Place of the largest, the first of equal ones; on a CPU by NumPy, four times as fast."""
+    if answers_DuK.is_cuda:
+        return answers_DuK.argmax(2)
+    return torch.from_numpy(answers_DuK.numpy().argmax(2))
