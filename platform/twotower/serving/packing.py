@@ -8,7 +8,8 @@ Shape letters:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,18 @@ from numpy.typing import NDArray
 from twotower.core.types import Int64
 
 MAX_BITS = 16
-"""Widest column; with 7 bits of offset its code still lies in one 32-bit word."""
+"""Widest column."""
 
 UInt8 = NDArray[np.uint8]
 
 _CHUNK_ROWS = 1 << 12
 """Rows packed at a time; a multiple of 8, so that every chunk ends on a whole byte."""
 
-_WORD = 4
+_WORD = 8
 """Bytes of the words that codes are cut from."""
+
+_WORD_BITS = _WORD * 8 - 7
+"""Bits of a word that can be used whatever bit of a byte they begin at."""
 
 
 def packed_bytes(num_rows: int, bits: Sequence[int]) -> int:
@@ -84,9 +88,16 @@ def unpack(packed: UInt8, ids: Int64, bits: Sequence[int]) -> NDArray[Any]:
         if bits[0] == 16:
             return packed.view("<u2").reshape(-1, len(bits))[ids]
         if bits[0] in (1, 2, 4, 8):
-            rows = packed.reshape(-1, width // 8)[ids]
+            rows = _whole_bytes(packed, ids, width // 8)
             return rows if bits[0] == 8 else _split(rows, bits[0])
-    return _cut(packed, ids, np.array(bits, dtype=np.int64))
+    return _cut(packed, ids, tuple(bits))
+
+
+def _whole_bytes(packed: UInt8, ids: Int64, size: int) -> UInt8:
+    """Rows of so many bytes ``(n, size)``, as one number each where there is a type for it."""
+    if size in (2, 4, 8):
+        return packed.view(f"<u{size}")[ids].view(np.uint8).reshape(-1, size)
+    return packed.reshape(-1, size)[ids]
 
 
 def _split(rows: UInt8, bits: int) -> UInt8:
@@ -104,18 +115,50 @@ def _codes_of(bits: int) -> NDArray[Any]:
 _CODES_OF = {bits: _codes_of(bits) for bits in (1, 2, 4)}
 
 
-def _cut(packed: UInt8, ids: Int64, bits: Int64) -> NDArray[Any]:
-    """Any widths: each code is cut from the 32-bit word that begins at its first byte."""
+class _Run(NamedTuple):
+    """Neighbouring columns whose codes lie in one word, whatever bit of a byte they begin at."""
+
+    columns: slice
+    start: int
+    """Its first bit in a row."""
+
+    shifts: NDArray[np.uint64]
+    masks: NDArray[np.uint64]
+
+
+def _cut(packed: UInt8, ids: Int64, bits: tuple[int, ...]) -> NDArray[Any]:
+    """Any widths: neighbouring codes are cut from one 64-bit word, which begins at a whole byte."""
     if len(packed) < _WORD:
         packed = np.concatenate([packed, np.zeros(_WORD - len(packed), dtype=np.uint8)])
     last = len(packed) - _WORD
-    words = np.ndarray((last + 1,), dtype="<u4", buffer=packed.data, strides=(1,))
-    first = ids[:, None] * bits.sum() + (np.cumsum(bits) - bits)
-    # Near the end the word begins earlier, so that it ends with the array.
-    place = np.minimum(first >> 3, last)
-    masks = (np.left_shift(1, bits) - 1).astype(np.uint32)
-    codes = (words[place] >> (first - (place << 3)).astype(np.uint32)) & masks
-    return codes.astype(np.uint8 if bits.max() <= 8 else np.uint16)
+    words = np.ndarray((last + 1,), dtype="<u8", buffer=packed.data, strides=(1,))
+    codes = np.empty((len(ids), len(bits)), dtype=np.uint8 if max(bits) <= 8 else np.uint16)
+    row_starts = ids * sum(bits)
+    for run in _runs(bits):
+        first = row_starts + run.start
+        # Near the end the word begins earlier, so that it ends with the array.
+        place = np.minimum(first >> 3, last)
+        word = words[place] >> (first - (place << 3)).astype(np.uint64)
+        codes[:, run.columns] = (word[:, None] >> run.shifts) & run.masks
+    return codes
+
+
+@lru_cache(maxsize=256)
+def _runs(bits: tuple[int, ...]) -> list[_Run]:
+    """As few runs as there can be."""
+    widths = np.array(bits, dtype=np.int64)
+    ends = np.cumsum(widths)
+    starts = ends - widths
+    runs: list[_Run] = []
+    begin = 0
+    while begin < len(bits):
+        end = int(np.searchsorted(ends, starts[begin] + _WORD_BITS, side="right"))
+        columns = slice(begin, end)
+        shifts = (starts[columns] - starts[begin]).astype(np.uint64)
+        masks = (np.left_shift(1, widths[columns]) - 1).astype(np.uint64)
+        runs.append(_Run(columns, int(starts[begin]), shifts, masks))
+        begin = end
+    return runs
 
 
 def _check_bits(bits: Sequence[int]) -> None:

@@ -69,7 +69,8 @@ class ServedTable:
         Raises:
             IndexError: an id is not in [0, V).
         """
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self.num_values):
+        # As unsigned numbers, those below 0 are the largest of all.
+        if len(ids) and ids.astype(np.uint64).max() >= self.num_values:
             raise IndexError(f"ids must be in [0, {self.num_values}), not {ids.min()}..{ids.max()}")
         return _LOOKUPS[self.kind](self, ids)
 
@@ -184,20 +185,20 @@ def _dpq(table: ServedTable, ids: Int64) -> Float32:
     """The centroids that a row's codes name, one after the other."""
     centroids = table.tensors["centroids"]
     columns, most, part = centroids.shape
-    flat, base = centroids.reshape(-1, part), np.arange(columns, dtype=np.int64) * most
-    found = np.empty((len(ids), columns, part), dtype=np.float32)
-    start = 0
-    for n, tier in enumerate(table.settings["tiers"]):
+    tiers, start = table.settings["tiers"], 0
+    codes = np.empty((len(ids), columns), dtype=np.uint16)
+    for n, tier in enumerate(tiers):
+        packed, bits = table.tensors[f"codes.{n}"], tier_bits(tier)
+        if len(tiers) == 1:
+            codes = unpack(packed, ids, bits)
+            break
         here = np.flatnonzero((ids >= start) & (ids < start + tier["rows"]))
         if len(here):
-            packed = table.tensors[f"codes.{n}"]
-            if len(here) == len(ids):
-                codes = unpack(packed, ids - start, tier_bits(tier))
-                np.take(flat, codes + base, axis=0, out=found, mode="clip")
-            else:
-                found[here] = flat[unpack(packed, ids[here] - start, tier_bits(tier)) + base]
+            codes[here] = unpack(packed, ids[here] - start, bits)
         start += tier["rows"]
-    return found.reshape(len(ids), table.width)
+    # One gather for all tiers: rows are larger than codes. `clip` spares a look at each place.
+    flat, base = centroids.reshape(-1, part), np.arange(columns, dtype=np.int64) * most
+    return np.take(flat, codes + base, axis=0, mode="clip").reshape(len(ids), table.width)
 
 
 _LOOKUPS = {

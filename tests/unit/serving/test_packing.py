@@ -61,3 +61,17 @@ def test_codes_and_bits_that_cannot_be_are_refused() -> None:
         pack(np.array([[1]]), [17])
     with pytest.raises(ValueError, match="2 columns"):
         pack(np.array([[1]]), [2, 2])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 50])
+@pytest.mark.parametrize(
+    "bits",
+    [[6] * 8, [6] * 9, [6] * 10, [7] * 8, [10] * 8, [16, 16, 16, 9, 1], [0, 16, 16, 16, 9, 0, 3]],
+)
+def test_codes_that_fill_a_word_and_more(bits: list[int], rows: int) -> None:
+    limits = np.left_shift(1, np.array(bits))
+    codes = np.random.default_rng(rows).integers(0, limits, size=(rows, len(bits)))
+    ids = np.arange(rows - 1, -1, -1)
+    assert np.array_equal(unpack(pack(codes, bits), ids, bits), codes[::-1])
+    full = np.broadcast_to(limits - 1, codes.shape)
+    assert np.array_equal(unpack(pack(full, bits), ids, bits), full)
