@@ -31,12 +31,13 @@ def read_sizes(folder: Folder, config: ExperimentConfig | None) -> Sizes | None:
     if not folder.store.exists(FILE):
         return None
     document, where = folder.json(FILE, "bytes as served"), folder.where(FILE)
-    kinds = {table: kind.kind for table, kind in config.embeddings().items()} if config else {}
-    rows = as_mapping(document.get("tables"), f"{where} tables")
-    tables = [
-        _table(name, as_mapping(row, f"{where} {name}"), kinds.get(name), f"{where} {name}")
-        for name, row in rows.items()
-    ]
+    rows = {
+        name: as_mapping(row, f"{where} {name}")
+        for name, row in as_mapping(document.get("tables"), f"{where} tables").items()
+    }
+    values = {name: _count(row, "values", f"{where} {name}") for name, row in rows.items()}
+    kinds = {table: k.kind for table, k in config.embeddings(values).items()} if config else {}
+    tables = [_table(n, row, kinds.get(n), f"{where} {n}") for n, row in rows.items()]
     tables.sort(key=lambda table: (-table.bytes, table.name))
     return Sizes(tuple(tables), _count(document, "dense_bytes", where))
 

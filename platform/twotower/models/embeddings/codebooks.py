@@ -159,11 +159,6 @@ class CodebookTable(Table):
             codes_uD[own, :columns] = found
         return codes_uD
 
-    def _chosen(self, codes_uD: Tensor) -> Tensor:
-        """The centroids that codes name, ``(u, E)``."""
-        base_D = torch.arange(self._shape[0], device=codes_uD.device) * self._shape[1]
-        return F.embedding(codes_uD + base_D, self.centroids.flatten(0, 1)).flatten(1)
-
     def codes_of_all(self, rows_VE: Tensor, touched_V: Tensor) -> Tensor:
         """Codes of all values by running statistics, int64 ``(V, D)``.
 
