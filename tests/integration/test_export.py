@@ -196,7 +196,7 @@ def test_a_catalogue_embeds_alike_by_any_tasks(made: Made, tmp_path: Path) -> No
     vectors = np.array(stored.column("vector").to_pylist(), dtype=np.float32)
     expected = made.export.embed_items(table.to_pylist())
     assert np.abs(vectors - expected).max() < 1e-6
-    with pytest.raises(InputError, match="choose an empty folder"):
+    with pytest.raises(InputError, match="holds the catalogue"):
         embed_catalogue(made.path, str(source), tmp_path, SerialTasks())
 
 

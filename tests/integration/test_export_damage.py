@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,12 @@ def damaged(path: Path) -> str:
 def test_an_export_is_replaced_and_nothing_else(plain: Path, tmp_path: Path) -> None:
     run, copy = plain.parent, tmp_path / "export"
     shutil.copytree(plain, copy)
-    (copy / "notes.txt").write_text("kept")
-    (copy / "old.onnx").write_bytes(b"old")
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"]["old.onnx"] = describe(b"old")
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "item_tower.onnx").write_bytes(b"of an export that was interrupted")
     export(run, copy)
-    assert {path.name for path in copy.iterdir()} == {
-        *files.REQUIRED, "manifest.json", "notes.txt",
-    }  # fmt: skip
+    assert {path.name for path in copy.iterdir()} == {*files.REQUIRED, "manifest.json", ".lease"}
     assert (copy / files.TABLES).read_bytes() == (plain / files.TABLES).read_bytes()
-    (copy / "manifest.json").write_bytes(b"{")
+    (copy / "manifest.json").unlink()
+    (copy / files.TABLES).unlink()
     damaged(copy)
     export(run, copy)
     assert Export.open(copy).document == Export.open(plain).document
@@ -140,3 +136,144 @@ def test_a_file_of_another_export_does_not_fit(plain: Path, tmp_path: Path) -> N
     (copy / "manifest.json").write_text(json.dumps(manifest))
     (copy / files.ITEMS).write_bytes(data)
     assert "don't belong together" in damaged(copy)
+
+
+def forged(plain: Path, copy: Path, name: str, data: bytes) -> Path:
+    """A copy with another file, which the manifest vouches for."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(plain, copy)
+    (copy / name).write_bytes(data)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"][name] = describe(data)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+EMPTY = describe(b"")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(layout=True),
+        lambda m: m.update(layout=1.0),
+        lambda m: m.update(files=[1]),
+        lambda m: m["files"].update({"model.json": None}),
+        lambda m: m["files"].update({"model.json": EMPTY | {"size": 1e999}}),
+        lambda m: m["files"].update({"model.json": EMPTY | {"size": "12"}}),
+        lambda m: m["files"].update({"model.json": EMPTY | {"sha256": "x"}}),
+        *(
+            lambda m, name=name: m["files"].update({name: EMPTY})
+            for name in ("a\0b", "\ud800", "", ".", "..", "../x", "/etc/passwd", "x" * 300, "a\\b")
+        ),
+    ],
+)
+def test_a_manifest_of_wrong_types_is_refused(plain: Path, tmp_path: Path, change: Any) -> None:
+    copy = tmp_path / "export"
+    shutil.copytree(plain, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    change(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    damaged(copy)
+    (copy / "manifest.json").write_text("[" * 200_000)
+    damaged(copy)
+
+
+CHANGES: dict[str, Any] = {
+    "tables": lambda d: d.update(tables={}),
+    "layers": lambda d: d.update(layers=1),
+    "layers as text": lambda d: d.update(layers="2"),
+    "no history": lambda d: d.update(history=None),
+    "history": lambda d: d["history"].update(max_values="x"),
+    "encoder": lambda d: d["history"].update(encoder="attention"),
+    "kind": lambda d: d["features"]["item"][0].update(kind="x"),
+    "deviation": lambda d: d["features"]["item"][-1].update(deviation=0),
+    "huge": lambda d: d["features"]["item"][-1].update(mean=10**400),
+    "max_values": lambda d: d["features"]["item"][3].update(max_values="x"),
+    "key": lambda d: d.pop("step"),
+    "buckets": lambda d: d["vocabularies"].update({"item.brand": 10**6}),
+    "text buckets": lambda d: d["vocabularies"].update({"item.brand": "5"}),
+    "width": lambda d: d["tables"]["item.brand"].update(width="8"),
+    "names": lambda d: d.update(names=True),
+    "name": lambda d: d["features"]["item"][0].update(column="\ud800"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_document_of_wrong_values_is_refused(plain: Path, tmp_path: Path, name: str) -> None:
+    document = json.loads((plain / files.MODEL).read_text())
+    CHANGES[name](document)
+    damaged(forged(plain, tmp_path / "export", files.MODEL, json.dumps(document).encode()))
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"null", b"[" * 200_000, b"{", b"\xff"])
+def test_a_document_that_is_none_is_refused(plain: Path, tmp_path: Path, data: bytes) -> None:
+    damaged(forged(plain, tmp_path / "export", files.MODEL, data))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "change"),
+    [
+        (files.ITEMS, "vectors", lambda a: a[:-1]),
+        (files.ITEMS, "vectors", lambda a: a[:, :-1]),
+        (files.ITEMS, "vectors", lambda a: a.astype(np.float64)),
+        (files.ITEMS, "tie_ranks", lambda a: a[:-1]),
+        (files.ITEMS, "ids.offsets", lambda a: a + 1),
+        (files.ITEMS, "history", lambda a: a + 10_000),
+        (files.QUERIES, "seen", lambda a: a + 10_000),
+        (files.QUERIES, "history.offsets", lambda a: a[:-1]),
+        (files.QUERIES, "own_item", lambda a: a.astype(np.float32)),
+        (files.QUERIES, "f.segment", lambda a: a - 10),
+        (files.VOCABULARIES, "item.brand.offsets", lambda a: a[::-1]),
+        (files.TOWERS, "query_tower.0.weight", lambda a: a[:, :-1]),
+        (files.TOWERS, "item_tower.0.bias", lambda a: a * np.nan),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(
+    plain: Path, tmp_path: Path, name: str, key: str, change: Any
+) -> None:
+    tensors = dict(files.parse_tensors({name: (plain / name).read_bytes()}, name))
+    tensors[key] = change(tensors[key])
+    damaged(forged(plain, tmp_path / "export", name, files.dump_tensors(tensors)))
+
+
+def test_an_export_is_opened_in_its_own_size(plain: Path, tmp_path: Path) -> None:
+    tensors = dict(files.parse_tensors({"": (plain / files.TABLES).read_bytes()}, ""))
+    tensors["more/rows"] = np.zeros(4_000_000, np.float32)
+    copy = forged(plain, tmp_path / "export", files.TABLES, files.dump_tensors(tensors))
+    size = sum(path.stat().st_size for path in copy.iterdir())
+    tracemalloc.start()
+    opened = Export.open(copy)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert opened.recommend("q1", 1)
+    assert held < 1.1 * size
+    assert peak < 1.1 * size
+
+
+def test_questions_that_make_no_sense_are_refused(plain: Path) -> None:
+    opened = Export.open(plain)
+    item = opened.item_ids[0]
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (5, {}), (None, {}), (["q1"], {}), ("\ud800", {}), ("q1", {"k": 2.5}), ("q1", {"k": "2"}),
+        ("q1", {"k": True}), ("q1", {"seen": [1]}), ("q1", {"seen": item}), ("q1", {"seen": None}),
+        ({"segment": "\ud800"}, {}), ({"past": np.array(item)}, {}), ({"past": ["\ud800"]}, {}),
+    ]  # fmt: skip
+    for query, options in asked:
+        with pytest.raises(InputError) as caught:
+            opened.recommend(query, **options)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).isascii()
+    for wrong in ([[1, 2]], ["a"], [1.5], [2**63], 5):
+        with pytest.raises(InputError, match=r"item\.brand"):
+            opened.lookup("item.brand", wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError):
+        opened.embed_known([5])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="too far from the training data"):
+        opened.embed_items([{"price": 1e42}])
+    with pytest.raises(InputError, match="too far from the training data"):
+        opened.embed_items([{"price": 1e39}])
+    assert opened.recommend("q1", np.arange(3)[2]) == opened.recommend("q1", 2, seen=["\ud800"])
+    listed = opened.recommend({"past": [item]}, 5)
+    assert opened.recommend({"past": np.array([item], object)}, 5) == listed
+    assert opened.recommend({"past": [None, item]}, 5) == listed

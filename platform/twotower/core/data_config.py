@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from twotower.core.section import Count, Section, Text
 
+_ENDS = (".offsets", ".bytes", ".ids")
+"""Ends of the names of arrays that are stored beside a feature's own."""
+
 
 class Feature(Section):
     """One input column of a tower and how it becomes ids or numbers."""
@@ -81,6 +84,14 @@ class Features(Section):
     """Query-side features read from the log row itself (a country, a device)."""
 
     @model_validator(mode="after")
+    def _check_names(self) -> "Features":
+        sides = {"item": self.item, "query": self.query, "context": self.context}
+        for side, features in sides.items():
+            for name in features:
+                _check_name(f"{side}.{name}", name)
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> "Features":
         for name, feature in self.item.items():
             if feature.kind == "history" or feature.share is not None:
@@ -111,6 +122,16 @@ class Features(Section):
             raise ValueError(f"{path}.share: no item feature {feature.share!r}; it has {known}")
         if other.kind == "dense" or feature.kind == "dense":
             raise ValueError(f"{path}.share: a dense feature has no vocabulary to share")
+
+
+def _check_name(path: str, name: str) -> None:
+    """Refuse a name that reads like another feature's file, table or array."""
+    bad = "'/'" if "/" in name else next((f"{end!r}" for end in _ENDS if name.endswith(end)), None)
+    if bad is not None:
+        raise ValueError(
+            f"{path}: the name of a feature can't {'hold' if '/' in name else 'end in'} {bad}; "
+            f"give it another name and set `column: {name}`"
+        )
 
 
 class Split(Section):

@@ -18,7 +18,9 @@ from twotower.data.sources import Inspected
 Role = Literal["id", "category", "bag", "number", "time", "any"]
 SourceName = Literal["interactions", "items", "queries"]
 
-_ROLES: dict[str, Role] = {"categorical": "category", "multi": "bag", "dense": "number"}
+ROLES: dict[str, Role] = {"categorical": "category", "multi": "bag", "dense": "number"}
+"""By kind of feature."""
+
 _ACCEPTED: dict[Role, tuple[str, ...]] = {
     "id": ("text", "integer"),
     "category": ("text", "integer", "boolean", "date", "timestamp"),
@@ -163,7 +165,7 @@ def family(kind: pa.DataType) -> str:
 
 def _feature_needs(side: str, features: dict[str, Feature]) -> list[Need]:
     return [
-        Need(column_of(name, feature), _ROLES[feature.kind], f"data.features.{side}.{name}")
+        Need(column_of(name, feature), ROLES[feature.kind], f"data.features.{side}.{name}")
         for name, feature in features.items()
     ]
 

@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from twotower.core.errors import InputError
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from twotower.export.write import Exported
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-ExportPath = Annotated[Path, typer.Argument(metavar="EXPORT", help="What `export` wrote.")]
+ExportPath = Annotated[
+    str, typer.Argument(metavar="EXPORT", help="What `export` wrote; a folder or a URI.")
+]
 
 
 def export(
@@ -72,7 +74,7 @@ def recommend(
     table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
     for rank, one in enumerate(found, 1):
         name = one.name if one.name != one.item else ""
-        table.add_row(str(rank), one.item, name, f"{one.score:.4f}")
+        table.add_row(str(rank), _plain(one.item), _plain(name), f"{one.score:.4f}")
     Console(highlight=False).print(table)
 
 
@@ -95,7 +97,8 @@ def vectors(
     if as_json:
         _emit(found)
         return
-    Console(highlight=False).print(f"{output}   {found['rows']:,} items, {found['width']} numbers")
+    text = f"{output}   {found['rows']:,} items, {found['width']} numbers"
+    Console(highlight=False).print(_plain(text), soft_wrap=True)
 
 
 def show_export(found: "Exported") -> None:
@@ -107,7 +110,7 @@ def show_export(found: "Exported") -> None:
         column.justify = "right"
     for one in found.tables:
         share = f"{one.bytes / one.full_bytes:.1%}"
-        table.add_row(one.name, one.kind, f"{one.values:,}", f"{one.bytes:,}", share)
+        table.add_row(_plain(one.name), one.kind, f"{one.values:,}", f"{one.bytes:,}", share)
     out.print(table)
     for name, difference in found.onnx.items():
         out.print(f"{name}.onnx: within {difference:.1g} of torch")
@@ -118,13 +121,20 @@ def show_export(found: "Exported") -> None:
             f"({one.queries:,} queries), {one.bytes:,} bytes"
         )
     total = sum(found.files.values())
-    out.print(f"{found.path}   {total:,} bytes in {len(found.files)} files", soft_wrap=True)
+    text = f"{found.path}   {total:,} bytes in {len(found.files)} files"
+    out.print(_plain(text), soft_wrap=True)
+
+
+def _plain(text: str) -> Text:
+    """Data as it is: no markup, no emoji, and what a terminal would obey written out."""
+    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return Text("".join(shown))
 
 
 def _record(text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--record: not JSON: {error}") from error
     if not isinstance(found, dict):
         raise InputError("--record: must be one JSON object of values by column")

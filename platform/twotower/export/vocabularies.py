@@ -31,7 +31,7 @@ class Vocabularies:
         if feature.share:
             owner, of, own = "item", feature.share, features.item[feature.share]
         order = self._served[table].ids
-        key = f"{owner}.{of}" if order is None else f"{owner}.{of}@{table}"
+        key = f"{owner}.{of}" if order is None else f"{owner}.{of}/{table}"
         if key not in self._found:
             file = vocabulary_file(owner, of)
             values = committed.read_table(self._prepared.store, file, ["value"]).column("value")

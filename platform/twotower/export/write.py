@@ -3,22 +3,30 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from twotower.core.errors import DataError, InputError
+from twotower.core.errors import InputError
 from twotower.core.lease import Lease
 from twotower.core.storage import MANIFEST, Store, commit
 from twotower.export import ann, onnx_towers
+from twotower.export.compare import compare
 from twotower.export.contents import Contents, contents
+from twotower.export.folder import MEND, file_sizes
 from twotower.export.names import item_names
 from twotower.models.embeddings.table import Served
 from twotower.models.two_tower import TwoTower
 from twotower.runtime.best import open_best, open_store
 from twotower.runtime.run_folder import RECORD
-from twotower.serving.files import LAYOUT, MODEL, TABLES
+from twotower.serving import files
 from twotower.serving.reader import Export
 from twotower.serving.tables import formula_bytes
 
 FOLDER = "export"
 """Where an export goes unless told otherwise, inside the run."""
+
+LOCK = ".lease"
+"""Left by the lease on a folder of the user's choice."""
+
+_TOWERS = ("item_tower", "query_tower")
+_OURS = {*files.REQUIRED, MANIFEST, ann.INDEX, *(f"{name}.onnx" for name in _TOWERS)}
 
 _RECALL_K, _RECALL_QUERIES = 50, 1000
 """The recall of an index is measured at this depth with the first queries of the query table."""
@@ -68,7 +76,8 @@ def export(
 
     Args:
         run: the run directory.
-        output: where to; `export` in the run by default. An export that stands there is replaced.
+        output: where to; `export` in the run by default. An export that stands there is replaced,
+            nothing else is.
         names: column of the raw catalogue with names for people; None = ids only.
         onnx: also write both towers as ONNX, checked against torch (extra `onnx`).
         index: also write a FAISS index, `flat`, `ivf_pq` or `hnsw`, with its recall (extra `ann`).
@@ -76,15 +85,19 @@ def export(
 
     Raises:
         InputError: no run or no checkpoint stands there, its data has changed, another process
-            writes to it, the output is something else, or an extra is not installed.
-        RunError: a check failed, then what stood there before still does; or the storage can't be
-            written to, then no export stands until the same command is run again.
+            writes to the output (or to the run, where that is inside), the output is something
+            else, or an extra is not installed.
+        RunError: a check failed, or what would be written gives other vectors than torch, then what
+            stood there before still does; or the storage can't be written to, then no export
+            stands until the same command is run again.
     """
     kind = None if index is None else ann.check_kind(index)
     if onnx:
         onnx_towers.check_installed()
     target = Store(output) if output is not None else Store(run).child(FOLDER)
-    with Lease(open_store(run)):
+    _replaced(target)
+    # Who writes into the run holds the run; any other is only read, it may be another's.
+    with Lease(target if output is not None else open_store(run)):
         opened = open_best(run)
         replaced = _replaced(target)
         named = None
@@ -94,8 +107,9 @@ def export(
         made = contents(opened, model, named)
         extra, differences, recall = _extras(made, model, onnx=onnx, index=kind)
         every = made.files | extra
-        commit(target, every, layout=LAYOUT)
-        for name in replaced - every.keys():
+        compare(Export(every), opened, model, made.tables)
+        commit(target, every, layout=files.LAYOUT)
+        for name in replaced - every.keys() - {MANIFEST}:
             target.delete(name)
     sizes = {name: len(data) for name, data in every.items()}
     tables = tuple(_size(name, served) for name, served in made.tables.items())
@@ -103,20 +117,18 @@ def export(
 
 
 def _replaced(target: Store) -> set[str]:
-    """Files of the export that stands there; InputError where something else does."""
+    """Files of the export that stands there, whole or not; InputError where something else does."""
     if target.exists(RECORD):
         raise InputError(f"{target.uri}: holds a run; choose another folder with -o")
-    if not target.exists(MANIFEST):
-        return set()
-    try:
-        manifest = target.read_json(MANIFEST)
-    except DataError:
-        manifest = None
-    if isinstance(manifest, dict) and "layout" in manifest:
-        return set(manifest.get("files", ()))
-    if manifest is None and target.exists(MODEL) and target.exists(TABLES):
-        return set()  # an export whose manifest is damaged
-    raise InputError(f"{target.uri}: holds something else; choose another folder with -o")
+    names = file_sizes(target).keys() - {LOCK}
+    if other := sorted(names - _OURS):
+        raise InputError(f"{target.uri}: holds something else ({other[0]!r}); {MEND}")
+    if MANIFEST in names:
+        try:
+            files.parse_manifest(target.read_bytes(MANIFEST))
+        except ValueError as error:
+            raise InputError(f"{target.uri}/{MANIFEST}: {error}; {MEND}") from error
+    return set(names)
 
 
 def _extras(
@@ -127,7 +139,7 @@ def _extras(
     differences: dict[str, float] = {}
     recall = None
     if onnx:
-        for name in ("item_tower", "query_tower"):
+        for name in _TOWERS:
             graph, difference = onnx_towers.tower_graph(getattr(model, name), name)
             extra[f"{name}.onnx"], differences[name] = graph, difference
     if index is not None:

@@ -4,7 +4,9 @@ Shape letters:
     n records
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -14,11 +16,17 @@ from numpy.typing import NDArray
 
 from twotower.core.errors import InputError
 from twotower.core.hashing import value_buckets
-from twotower.core.types import DEFAULT_ID, FIRST_ID, OOV_ID, Float32, Int64, Ragged
+from twotower.core.types import DEFAULT_ID, FIRST_ID, OOV_ID, Float32, Float64, Int64, Ragged
 from twotower.serving.strings import Strings
 
 Record = Mapping[str, Any]
 """One item or query: raw values by column."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_SHOWN = 100
+"""Characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,23 @@ class FeatureSpec:
     def numbers(self, records: Sequence[Record]) -> Float32:
         """Dense: float32 ``(n,)``; a missing number reads as the mean."""
         found = np.array([self._number(r.get(self.column)) for r in records], dtype=np.float64)
-        found[~np.isfinite(found)] = np.nan
-        scaled = ((found - self.mean) / self.deviation).astype(np.float32)
-        return np.nan_to_num(scaled, nan=0.0)
+        return self.scaled(found)
+
+    def scaled(self, numbers: Float64) -> Float32:
+        """Dense: float64 ``(n,)`` as the tower reads them; what isn't finite is missing.
+
+        Raises:
+            InputError: a number is finite, but no float32 once it is standardised.
+        """
+        numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+        with np.errstate(over="ignore"):
+            found = ((numbers - self.mean) / self.deviation).astype(np.float32)
+        if (far := np.isinf(found)).any():
+            raise InputError(
+                f"column {self.column!r}: {numbers[far][0]:g} is too far from the training data's "
+                f"numbers (mean {self.mean:g}, deviation {self.deviation:g}); give null if unknown"
+            )
+        return np.nan_to_num(found, nan=0.0)
 
     def ids(self, records: Sequence[Record], known: Vocabulary) -> Ragged:
         """Sparse: int64 ids of each record, at least one; a missing value is the default id."""
@@ -97,9 +119,10 @@ class FeatureSpec:
             return [] if value is None else [text_of(value, self.column)]
         if value is None:
             return []
-        if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        if not is_list(value):
             raise InputError(
-                f"column {self.column!r}: {value!r} must be a list, feature {self.name!r} is multi"
+                f"column {self.column!r}: {shown(value)} must be a list, feature {self.name!r} is "
+                "multi"
             )
         texts = [text_of(one, self.column) for one in value if one is not None]
         return texts[: self.max_values]
@@ -107,8 +130,10 @@ class FeatureSpec:
     def _number(self, value: Any) -> float:
         try:
             return np.nan if value is None else float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"column {self.column!r}: {value!r} must be a number") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"column {self.column!r}: {shown(value)} must be a number that a float64 holds"
+            ) from error
 
 
 def filled(bags: Ragged) -> Ragged:
@@ -126,18 +151,20 @@ def text_of(value: Any, column: str) -> str:
     """A raw value as the text that vocabularies hold.
 
     Raises:
-        InputError: it is no text, integer, boolean or date.
+        InputError: it is no text, integer, boolean or date, or text that is no Unicode (a lone
+            surrogate).
     """
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str) and not _SURROGATE.search(value):
+        return str(value)
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (int, np.integer)):
-        return str(int(value))
+        with suppress(ValueError):  # Python writes no integer of over 4300 digits
+            return str(int(value))
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
     raise InputError(
-        f"column {column!r}: {value!r} must be text, an integer, a boolean or a date; "
+        f"column {column!r}: {shown(value)} must be text, an integer, a boolean or a date; "
         "write a timestamp as the text that the training data's column casts to"
     )
 
@@ -145,11 +172,29 @@ def text_of(value: Any, column: str) -> str:
 def require_columns(records: Sequence[Record], columns: Sequence[str]) -> None:
     """Refuse a record that names none of the columns a tower reads: it has other names."""
     for place, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise InputError(f"record {place}: {shown(record)} must be a mapping of columns")
         if not any(column in record for column in columns):
             raise InputError(
                 f"record {place}: has none of the columns {', '.join(columns)}; it has "
                 f"{', '.join(map(str, record)) or 'nothing'}"
             )
+
+
+def is_list(value: Any) -> bool:
+    """Whether it is a list of values: any sequence but text, or an array of one dimension."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut; its type where it can't be written."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def stacked(numbers: Sequence[Float32], num_rows: int) -> Float32:

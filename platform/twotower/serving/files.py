@@ -13,6 +13,7 @@ No code in any of them: what isn't one of these names is never opened as anythin
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from twotower.core.errors import DataError
+from twotower.serving.arrays import Tensors, views
+from twotower.serving.places import Opener, opener
 
 LAYOUT = 1
 """Version of the layout; an export of another one has to be written again."""
@@ -34,44 +36,84 @@ TABLES, TOWERS, VOCABULARIES, ITEMS, QUERIES = (
 )
 REQUIRED = (MODEL, TABLES, TOWERS, VOCABULARIES, ITEMS, QUERIES)
 
-Tensors = dict[str, NDArray[Any]]
-
 _AGAIN = "export the run again (`twotower export RUN`)"
 _CHUNK_BYTES = 1 << 24
+_DIGEST = re.compile("[0-9a-f]{64}")
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\ud800-\udfff]{1,255}")
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: str | Path) -> dict[str, bytes]:
     """Bytes of the required files of an export, every file of its manifest checked.
+
+    Args:
+        folder: local, or a URI (which takes pyarrow).
 
     Raises:
         DataError: no export stands there, it has another layout, or a file is missing, cut or
             changed; the file is named.
     """
-    listed = _listed(folder)
-    if missing := [name for name in REQUIRED if name not in listed]:
-        raise DataError(f"{folder / MANIFEST}: names no {missing[0]}; {_AGAIN}")
+    where, open_file = str(folder).rstrip("/"), opener(folder)
+    listed = _listed(where, open_file)
     files: dict[str, bytes] = {}
     for name, (size, digest) in listed.items():
-        path = folder / name
         try:
             if name in REQUIRED:
-                files[name] = path.read_bytes()
+                with open_file(name) as stream:
+                    files[name] = stream.read()
                 found = len(files[name]), hashlib.sha256(files[name]).hexdigest()
             else:
-                found = _describe(path)
+                found = _describe(open_file, name)
         except OSError as error:
-            raise DataError(f"{path}: can't be read ({error.strerror}); {_AGAIN}") from error
+            raise DataError(
+                f"{where}/{name}: can't be read ({error.strerror or error}); {_AGAIN}"
+            ) from error
         if found != (size, digest):
             what = f"has {found[0]} bytes, not {size}" if found[0] != size else "has changed"
-            raise DataError(f"{path}: damaged ({what}, says {MANIFEST}); {_AGAIN}")
+            raise DataError(f"{where}/{name}: damaged ({what}, says {MANIFEST}); {_AGAIN}")
     return files
 
 
-def parse_tensors(files: Mapping[str, bytes], name: str) -> Tensors:
-    """The arrays of a safetensors file."""
+def parse_manifest(data: bytes) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file by name, the required ones among them.
+
+    Raises:
+        ValueError: it is no manifest of an export of this layout; the message says what is wrong.
+    """
     try:
-        return safetensors.numpy.load(files[name])
-    except SafetensorError as error:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"damaged (not JSON: {error})") from error
+    layout = manifest.get("layout") if isinstance(manifest, dict) else None
+    if type(layout) is not int or layout != LAYOUT:
+        raise ValueError(f"is of layout {layout!r}, this version reads layout {LAYOUT}")
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise ValueError("damaged (it lists no files)")
+    for name, about in files.items():
+        if not _NAME.fullmatch(name) or name == MANIFEST:
+            raise ValueError(f"damaged ({name[:99]!r} is no file name)")
+        if not is_description(about):
+            raise ValueError(f"damaged (it has no size and SHA-256 of {name!r})")
+    if missing := [name for name in REQUIRED if name not in files]:
+        raise ValueError(f"names no {missing[0]}")
+    return {name: (about["size"], about["sha256"]) for name, about in files.items()}
+
+
+def is_description(about: Any) -> bool:
+    """Whether it says of a file what a manifest must: its size in bytes and its SHA-256."""
+    if not isinstance(about, dict) or about.keys() != {"size", "sha256"}:
+        return False
+    size, digest = about["size"], about["sha256"]
+    if type(size) is not int or size < 0:
+        return False
+    return isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None
+
+
+def parse_tensors(files: Mapping[str, bytes], name: str) -> Tensors:
+    """The arrays of a safetensors file: views of its bytes."""
+    try:
+        return views(files[name])
+    except ValueError as error:
         raise DataError(f"{name}: no safetensors file ({error}); {_AGAIN}") from error
 
 
@@ -79,7 +121,7 @@ def parse_json(files: Mapping[str, bytes], name: str) -> Any:
     """The value of a JSON file."""
     try:
         return json.loads(files[name])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not JSON ({error}); {_AGAIN}") from error
 
 
@@ -88,36 +130,25 @@ def dump_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     return safetensors.numpy.save({n: np.ascontiguousarray(t) for n, t in tensors.items()})
 
 
-def _listed(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file, by name."""
-    path = folder / MANIFEST
+def _listed(where: str, open_file: Opener) -> dict[str, tuple[int, str]]:
+    """What the manifest of a folder lists."""
     try:
-        manifest = json.loads(path.read_bytes())
-    except OSError as error:
+        with open_file(MANIFEST) as stream:
+            data = stream.read()
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: holds no export (no readable {MANIFEST}); write one with "
+            f"{where}: holds no export (no readable {MANIFEST}); write one with "
             "`twotower export RUN`"
         ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: damaged (not JSON: {error}); {_AGAIN}") from error
-    layout = manifest.get("layout") if isinstance(manifest, dict) else None
-    if layout != LAYOUT:
-        raise DataError(
-            f"{path}: is of layout {layout}, this version reads layout {LAYOUT}; {_AGAIN}"
-        )
     try:
-        files = manifest["files"].items()
-        found = {name: (int(one["size"]), str(one["sha256"])) for name, one in files}
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: damaged (it lists no files); {_AGAIN}") from error
-    if outside := [name for name in found if name != Path(name).name or name in {"", ".."}]:
-        raise DataError(f"{path}: damaged ({outside[0]!r} is no file name); {_AGAIN}")
-    return found
+        return parse_manifest(data)
+    except ValueError as error:
+        raise DataError(f"{where}/{MANIFEST}: {error}; {_AGAIN}") from error
 
 
-def _describe(path: Path) -> tuple[int, str]:
+def _describe(open_file: Opener, name: str) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
+    with open_file(name) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)

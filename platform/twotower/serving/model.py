@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from twotower.core.errors import InputError
 from twotower.core.types import Float32, Int64, Ragged
-from twotower.serving.features import FeatureSpec, Record, Vocabulary, text_of
+from twotower.serving.features import (
+    FeatureSpec,
+    Record,
+    Vocabulary,
+    is_list,
+    shown,
+    text_of,
+)
 from twotower.serving.sides import Encoded, HistorySpec, Side, read_bags
 from twotower.serving.strings import Strings
 from twotower.serving.tables import ServedTable
@@ -30,6 +37,18 @@ class Questions:
     context: Encoded
     history: Ragged | None
     """Item rows of each query, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEncoder:
+    """The item tower and what it reads: all that embedding items takes."""
+
+    side: Side
+    tower: Tower
+
+    def embed(self, encoded: Encoded) -> Float32:
+        """float32 ``(n, D)`` of norm 1; InputError where a number is too large for float32."""
+        return _finite(self.tower, self.side.inputs(encoded))
 
 
 class Model:
@@ -53,8 +72,8 @@ class Model:
             history_items: ``history``: the ids that each catalogue item is looked up by.
         """
         self._tables, self._towers, self._history_items = tables, towers, history_items
-        self.items, self.queries, self.context = (
-            Side(
+        items, self.queries, self.context = (
+            Side.of(
                 tuple(FeatureSpec(**one) for one in document["features"][name]),
                 tables,
                 vocabularies,
@@ -63,15 +82,21 @@ class Model:
         )
         history = document["history"]
         self.history = HistorySpec(**history) if history else None
-        self._item_tower, self._query_tower = (
+        item_tower, self._query_tower = (
             Tower.read(towers, name, document["layers"]) for name in ("item_tower", "query_tower")
         )
+        self.items = ItemEncoder(items, item_tower)
+
+    @property
+    def history_table(self) -> ServedTable:
+        """Table that history items are looked up in."""
+        assert self.history is not None
+        return self._tables[self.history.table]
 
     def embed_items(self, records: Sequence[Record]) -> Float32:
         """As `Export.embed_items`."""
-        self.items.require_columns(records)
-        parts = self.items.inputs(self.items.encode(records))
-        return self._item_tower(np.concatenate(parts, axis=1))
+        self.items.side.require_columns(records)
+        return self.items.embed(self.items.side.encode(records))
 
     def encode_queries(self, records: Sequence[Record], item_ids: Strings) -> Questions:
         """Encode raw records; their histories are ids of ``item_ids``."""
@@ -84,6 +109,11 @@ class Model:
             bags = [self._history_rows(r.get(self.history.name), item_ids) for r in records]
             histories = Ragged.from_lists([bag.tolist() for bag in bags])
         return Questions(self.queries.encode(records), self.context.encode(records), histories)
+
+    def encode_nothing(self) -> Questions:
+        """One query of which nothing is known."""
+        empty = Ragged.from_lists([[]]) if self.history else None
+        return Questions(self.queries.encode([{}]), self.context.encode([{}]), empty)
 
     def stored_queries(self, tensors: Tensors, rows: Int64) -> Questions:
         """Queries that were encoded when the export was written."""
@@ -100,12 +130,26 @@ class Model:
             rows, lengths = asked.history.values.astype(np.int64), asked.history.lengths()
             bags = read_bags(self._history_items, "history", rows)
             parts.append(self.history.encode(bags, lengths, self._tables, self._towers))
-        return self._query_tower(np.concatenate(parts, axis=1))
+        return _finite(self._query_tower, parts)
 
     def _history_rows(self, value: Any, item_ids: Strings) -> Int64:
         assert self.history is not None
         name = self.history.name
-        if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, type(None))):
-            raise InputError(f"{name!r}: {value!r} must be a list of item ids, newest first")
-        rows = item_ids.find([text_of(one, name) for one in value or ()])
+        if value is None:
+            return np.empty(0, dtype=np.int64)
+        if not is_list(value):
+            raise InputError(f"{name!r}: {shown(value)} must be a list of item ids, newest first")
+        rows = item_ids.find([text_of(one, name) for one in value if one is not None])
         return rows[rows >= 0][: self.history.max_values]
+
+
+def _finite(tower: Tower, parts: Sequence[Float32]) -> Float32:
+    """What a tower makes of its inputs."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        vectors = tower(np.concatenate(parts, axis=1))
+    if not (is_finite := np.isfinite(vectors).all(axis=1)).all():
+        raise InputError(
+            f"record {int(np.argmin(is_finite))}: its vector is not finite; a dense value is too "
+            "far from the training data's"
+        )
+    return vectors

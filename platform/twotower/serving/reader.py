@@ -4,7 +4,7 @@ export = Export.open("runs/debian-1a2b3c4d/export")
 export.recommend("vim", 10)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from twotower.core.errors import DataError, InputError
 from twotower.core.types import Float32, Int64, Ragged
 from twotower.serving import files
-from twotower.serving.features import Record, Vocabulary
+from twotower.serving.checks import (
+    check_features,
+    check_items,
+    check_queries,
+    check_strings,
+    check_towers,
+)
+from twotower.serving.document import check_document
+from twotower.serving.features import Record, Vocabulary, shown
 from twotower.serving.model import Model
 from twotower.serving.ranking import top_k
 from twotower.serving.strings import Strings
@@ -43,7 +51,7 @@ class Export:
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
         """Use checked files; `open` reads them."""
-        self.document: dict[str, Any] = files.parse_json(contents, files.MODEL)
+        self.document = check_document(files.parse_json(contents, files.MODEL))
         """`model.json`: where the model comes from, how it is built, what it measured."""
 
         self._items = files.parse_tensors(contents, files.ITEMS)
@@ -57,32 +65,50 @@ class Export:
             name: Vocabulary.read(vocabularies, name, buckets)
             for name, buckets in self.document["vocabularies"].items()
         }
+        for name, one in known.items():
+            check_strings(one.values, name)
         towers = files.parse_tensors(contents, files.TOWERS)
-        self._model = Model(self.document, self.tables, known, towers, self._items)
+        self.model = Model(self.document, self.tables, known, towers, self._items)
+        """Both towers, over encoded features too."""
+
         self.vectors: Float32 = self._items["vectors"]
         """float32 ``(N, D)``: every catalogue item's vector, of norm 1."""
 
-        self.item_ids = Strings.from_tensors(self._items, "ids")
+        self.item_ids = check_strings(Strings.from_tensors(self._items, "ids"), "items")
         """Ids of the catalogue, in the order of `vectors`."""
 
-        self.item_names = (
-            Strings.from_tensors(self._items, "names") if self.document["names"] else self.item_ids
-        )
-        self.query_ids = Strings.from_tensors(self._queries, "ids")
+        self.item_names = self.item_ids
+        if self.document["names"]:
+            named = Strings.from_tensors(self._items, "names")
+            self.item_names = check_strings(named, "names", len(self.item_ids))
+        self.query_ids = check_strings(Strings.from_tensors(self._queries, "ids"), "queries")
         """Ids of the queries that were known in training."""
+
+        num_items, num_queries = len(self.item_ids), len(self.query_ids)
+        check_items(self._items, num_items)
+        check_queries(self._queries, num_queries, num_items)
+        check_features(self.model, self._items, self._queries)
+        check_towers(self.model, self._queries, num_queries, self.vectors)
 
     @classmethod
     def open(cls, path: str | Path) -> "Export":
-        """Open an export, every file checked against its manifest.
+        """Open an export, every file checked against its manifest, and ask each tower once.
+
+        Args:
+            path: local folder, or a URI such as `s3://bucket/export`, which takes pyarrow.
 
         Raises:
             DataError: no export stands there, it is of another layout, or a file is missing, cut
                 or changed; the message names the file and the mend.
         """
-        contents = files.read_files(Path(path))
+        contents = files.read_files(path)
         try:
             return cls(contents)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except DataError as error:
+            raise DataError(f"{path}/{error}") from error
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, InputError,
+        ) as error:  # fmt: skip
             raise DataError(
                 f"{path}: its files don't belong together ({error}); export the run again "
                 "(`twotower export RUN`)"
@@ -102,8 +128,11 @@ class Export:
         if table not in self.tables:
             raise InputError(f"table {table!r}: there is none; it has {', '.join(self.tables)}")
         try:
-            return self.tables[table].rows(np.asarray(ids, dtype=np.int64))
-        except IndexError as error:
+            asked = np.asarray(ids)
+            if asked.ndim != 1 or (len(asked) and asked.dtype.kind not in "iu"):
+                raise IndexError("ids must be a list of integers")
+            return self.tables[table].rows(asked.astype(np.int64))
+        except (IndexError, ValueError) as error:
             raise InputError(f"table {table!r}: {error}") from error
 
     def embed_items(self, records: Sequence[Record]) -> Float32:
@@ -115,7 +144,7 @@ class Export:
         Raises:
             InputError: a value is of the wrong type, or a record has no column of the item tower.
         """
-        return self._model.embed_items(records)
+        return self.model.embed_items(records)
 
     def embed_queries(self, records: Sequence[Record]) -> Float32:
         """Vectors of queries, known or not: float32 ``(n, D)`` of norm 1.
@@ -128,7 +157,7 @@ class Export:
         Raises:
             InputError: as `embed_items`.
         """
-        return self._model.embed_queries(self._model.encode_queries(records, self.item_ids))
+        return self.model.embed_queries(self.model.encode_queries(records, self.item_ids))
 
     def embed_known(self, queries: Sequence[str]) -> Float32:
         """Vectors of queries of the training data by id: float32 ``(n, D)`` of norm 1.
@@ -138,13 +167,13 @@ class Export:
         Raises:
             InputError: an id is not known.
         """
-        rows = self.query_ids.find(queries)
+        rows = self.query_ids.find([self._id(one, "query") for one in queries])
         if (rows < 0).any():
             unknown = queries[int(np.argmax(rows < 0))]
             raise InputError(
-                f"query {unknown!r}: not in the training data; give its features as a record"
+                f"query {shown(unknown)}: not in the training data; give its features as a record"
             )
-        return self._model.embed_queries(self._model.stored_queries(self._queries, rows))
+        return self.model.embed_queries(self.model.stored_queries(self._queries, rows))
 
     def recommend(
         self,
@@ -152,7 +181,7 @@ class Export:
         k: int = 10,
         *,
         filter_seen: bool | None = None,
-        seen: Sequence[str] = (),
+        seen: Iterable[str] = (),
     ) -> list[Recommendation]:
         """The best items for a query, best first. A known query that is an item never gets itself.
 
@@ -166,9 +195,11 @@ class Export:
         Raises:
             InputError: the id is not known, a value can't be used, or k is below 1.
         """
-        if k < 1:
-            raise InputError(f"k {k}: at least one item must be asked for")
-        left_out = [self.item_ids.find(list(seen))]
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InputError(f"k {shown(k)}: must be a whole number of items, at least one")
+        if isinstance(seen, (str, bytes)) or not isinstance(seen, Iterable):
+            raise InputError(f"seen: {shown(seen)} must be a list of item ids")
+        left_out = [self.item_ids.find([self._id(one, "seen") for one in seen])]
         if isinstance(query, str):
             (vector,) = self.embed_known([query])
             row = int(self.query_ids.find([query])[0])
@@ -176,14 +207,24 @@ class Export:
             if self.document["filter_seen"] if filter_seen is None else filter_seen:
                 past = Ragged(self._queries["seen.offsets"], self._queries["seen"])
                 left_out.append(past.row(row))
-        else:
+        elif isinstance(query, Mapping):
             (vector,) = self.embed_queries([query])
+        else:
+            raise InputError(f"query {shown(query)}: must be the id of a known query, or a record")
         rows = np.concatenate(left_out).astype(np.int64)
-        items, scores = top_k(vector, self.vectors, self._items["tie_ranks"], rows[rows >= 0], k)
+        items, scores = top_k(
+            vector, self.vectors, self._items["tie_ranks"], rows[rows >= 0], int(k)
+        )
         return [
             Recommendation(self.item_ids[item], self.item_names[item], score)
             for item, score in zip(items.tolist(), scores.tolist(), strict=True)
         ]
+
+    @staticmethod
+    def _id(value: Any, what: str) -> str:
+        if not isinstance(value, str):
+            raise InputError(f"{what}: {shown(value)} must be an id, which is text")
+        return value
 
 
 def _table(name: str, described: Mapping[str, Any], tensors: Tensors) -> ServedTable:

@@ -46,6 +46,21 @@ class Side:
     tables: Mapping[str, ServedTable]
     vocabularies: Mapping[str, Vocabulary]
 
+    @classmethod
+    def of(
+        cls,
+        features: tuple[FeatureSpec, ...],
+        tables: Mapping[str, ServedTable],
+        vocabularies: Mapping[str, Vocabulary],
+    ) -> "Side":
+        """Keep the tables and vocabularies that the features name; KeyError if one isn't there."""
+        sparse = [one for one in features if one.kind != "dense"]
+        return cls(
+            features,
+            {one.table: tables[one.table] for one in sparse},
+            {one.vocabulary: vocabularies[one.vocabulary] for one in sparse},
+        )
+
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Encode raw records; a column that a record lacks is a missing value."""
         bags: dict[str, Ragged] = {}

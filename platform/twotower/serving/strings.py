@@ -27,7 +27,11 @@ class Strings(Sequence[str]):
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Strings":
         """Pack Python strings."""
-        encoded = [text.encode() for text in texts]
+        return cls.packed([text.encode() for text in texts])
+
+    @classmethod
+    def packed(cls, encoded: Sequence[bytes]) -> "Strings":
+        """Join encoded strings."""
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
@@ -54,7 +58,8 @@ class Strings(Sequence[str]):
         """Place of each text: int64 ``(n,)``, -1 where it is not among the strings."""
         found = np.full(len(texts), -1, dtype=np.int64)
         sorted_hashes, order = self._sorted
-        hashes = Strings.of(texts).hashes()
+        # What is no Unicode text (a lone surrogate) is none of the strings, and that is all.
+        hashes = Strings.packed([text.encode(errors="surrogatepass") for text in texts]).hashes()
         first = np.searchsorted(sorted_hashes, hashes)
         for n, (text, place) in enumerate(zip(texts, first.tolist(), strict=True)):
             while place < len(order) and sorted_hashes[place] == hashes[n]:

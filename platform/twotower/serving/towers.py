@@ -54,6 +54,7 @@ class Tower:
             x = np.maximum(layer(x), 0)
         out = self.layers[-1](x)
         norms = np.sqrt((out * out).sum(axis=1, keepdims=True, dtype=np.float32))
+        norms[np.isinf(norms)] = np.nan  # of what float32 can't square, no direction is known
         return out / np.maximum(norms, np.float32(_NORM_EPS))
 
     @classmethod

@@ -84,3 +84,26 @@ def test_values_of_the_wrong_type_are_named() -> None:
         FeatureSpec("f", "dense", "c").numbers([{"c": "many"}])
     with pytest.raises(InputError, match=r"record 1: has none of the columns a, b; it has z"):
         require_columns([{"a": 1}, {"z": 1}], ["a", "b"])
+
+
+def test_values_that_nothing_holds_are_refused_in_one_line() -> None:
+    known = Vocabulary(Strings.of(["x"]), 3)
+    number = FeatureSpec("f", "dense", "c", mean=1.0, deviation=2.0)
+    category, bag = FeatureSpec("f", "categorical", "c"), FeatureSpec("f", "multi", "c")
+    for value in (10**400, 10**5000, -(10**400), {}, [1.0], 1e39, -3e38 * 10, complex(1, 1)):
+        with pytest.raises(InputError, match="column 'c'") as caught:
+            number.numbers([{"c": value}])
+        assert len(str(caught.value)) < 300
+    for value in ("\ud800", 10**5000, float("nan"), {}, b"x" * 9999):
+        with pytest.raises(InputError, match="column 'c'") as caught:
+            category.ids([{"c": value}], known)
+        assert str(caught.value).isascii()
+        assert len(str(caught.value)) < 300
+    for value in (np.zeros((2, 2)), np.array("x"), {"x"}, ["\ud800"], 5, bytearray(b"x")):
+        with pytest.raises(InputError, match="column 'c'"):
+            bag.ids([{"c": value}], known)
+    assert category.ids([{"c": 10**400}], known).lengths().tolist() == [1]
+    assert number.numbers([{"c": float("inf")}, {"c": None}, {"c": 5}]).tolist() == [0, 0, 2]
+    for record in (5, "x", None, ["c"]):
+        with pytest.raises(InputError, match=r"record 0: .* must be a mapping"):
+            require_columns([record], ["c"])  # pyright: ignore[reportArgumentType]

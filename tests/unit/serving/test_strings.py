@@ -30,3 +30,7 @@ def test_two_strings_of_one_hash_are_told_apart() -> None:
     strings = Strings.of(["a", "b", "c"])
     strings.__dict__["_sorted"] = (np.full(3, strings.hashes()[1]), np.array([0, 1, 2]))
     assert strings.find(["b"]).tolist() == [1]
+
+
+def test_what_is_no_unicode_is_not_among_them() -> None:
+    assert Strings.of(["a", "\ufffd"]).find(["\ud800", "a", "a\udfff"]).tolist() == [-1, 0, -1]

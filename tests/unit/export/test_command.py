@@ -1,0 +1,27 @@
+"""What the commands print of data is that data, and what they are given is refused in a line."""
+
+import pytest
+
+from twotower.core.errors import InputError
+from twotower.export import command
+from twotower.export.write import Exported, TableSize
+
+
+def test_data_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = TableSize("item.[red]a[/b]", "full", 1, 1, 4, 4)
+    path = "runs/[bold]x[/y]:smile:/export"
+    command.show_export(Exported(path, {"a": 1}, (table,), {}, None))
+    shown = capsys.readouterr().out
+    assert "item.[red]a[/b]" in shown
+    assert path in shown
+
+
+def test_what_a_terminal_obeys_is_written_out() -> None:
+    found = command._plain("a\nb\x1b[31m[/b] :smile: ünï\u202e").plain
+    assert found == "a\\nb\\x1b[31m[/b] :smile: ünï\\u202e"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" + "0" * 5000, "{", "[1]"])
+def test_a_record_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--record"):
+        command._record(text)
