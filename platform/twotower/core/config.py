@@ -26,7 +26,7 @@ RESUME_SAFE = (
 )
 """Keys that may change between the start of a run and its resume: they don't change its result."""
 
-ADDED = ("model.embeddings",)
+ADDED = ("model.embeddings", "data.min_query_pairs")
 """Keys that came after runs were first kept. At its default such a key is no part of a run's
 identity: runs made before it stay the runs they are, and their ledgers go on."""
 
