@@ -52,7 +52,23 @@ class SlowModel:
                 + self.dense[f"{name}.mlp.layers.{layer}.bias"]
             )
             layer += 1
-        return x / x.norm()
+        return x if "scorer.weight" in self.dense else x / x.norm()
+
+    def score(self, p: Tensor, q: Tensor) -> Tensor:
+        """Of a query's output and an item's; of vectors of norm 1 where that is their cosine."""
+        if "scorer.weight" not in self.dense:
+            return p @ q
+        h = self.dense["scorer.weight"]
+        product = (h * p[: len(h)] * q[: len(h)]).sum()
+        if "scorer.pairs.last" not in self.dense:
+            return product
+        layers = ["first", *(f"pairs.layers.{n}" for n in range(9))]
+        x = torch.cat([p[len(h) :], q[len(h) :]])
+        for layer in layers:
+            if f"scorer.{layer}.weight" in self.dense:
+                weight, bias = (self.dense[f"scorer.{layer}.{n}"] for n in ("weight", "bias"))
+                x = F.relu(weight @ x + bias)
+        return product + self.dense["scorer.pairs.last"] @ x
 
     def item(self, row: int, hidden: set[int], kept: dict[int, list[bool]] | None = None) -> Tensor:
         sparse: list[Tensor] = []
@@ -112,11 +128,13 @@ def slow_losses(config: ExperimentConfig, model: SlowModel, batch: Batch) -> dic
     for i, row in enumerate(rows):
         own = int(model.inputs.query_items[batch.query[row]])
         logits = [
-            query[i] @ all_vectors[j] / tau - _log_q(config, model.inputs, candidates[j], len(rows))
+            model.score(query[i], all_vectors[j]) / tau
+            - _log_q(config, model.inputs, candidates[j], len(rows))
             for j in range(len(candidates))
             if j == i or candidates[j] not in (items[i], own)
         ]
-        positive = query[i] @ vectors[i] / tau - _log_q(config, model.inputs, items[i], len(rows))
+        positive = model.score(query[i], vectors[i]) / tau
+        positive = positive - _log_q(config, model.inputs, items[i], len(rows))
         main = main + float(batch.weight[row]) / weight_sum * (
             torch.logsumexp(torch.stack(logits), 0) - positive
         )

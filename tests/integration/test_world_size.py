@@ -39,6 +39,24 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
         "train__optimizer": "adamw",
     },
+    "gmf": {
+        "history": True,
+        "model__towers": "identity",
+        "model__scorer": "gmf",
+        "loss__temperature": 1.0,
+        "loss__logq": "counted",
+    },
+    "neumf": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [5, 3],
+        "loss__temperature": 1.0,
+        "loss__mixed_negatives": 5,
+        "train__optimizer": "adamw",
+        # A hidden unit that is on for all items has a gradient of 0 but for rounding, which Adam
+        # makes steps of.
+        "train__learning_rate": 1e-3,
+        "train__clip_norm": 1.0,
+    },
     "feature_dropout": {"loss__feature_dropout": 0.3, "loss__mixed_negatives": 3},
     "codes": {
         "history": True,

@@ -41,6 +41,27 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
     },
     "history": {"history": True, "ssl__weight": 0.3},
+    "one_layer": {"model__hidden": [], "ssl__weight": 0.3},
+    "gmf": {
+        "model__scorer": "gmf",
+        "loss__temperature": 1.0,
+        "loss__logq": "counted",
+        "loss__mixed_negatives": 5,
+    },
+    "gmf_of_embeddings": {"history": True, "model__scorer": "gmf", "model__towers": "identity"},
+    "neumf": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [5, 4, 3],
+        "model__hidden": [],
+        "loss__temperature": 0.5,
+        "loss__logq": "counted",
+        "loss__mixed_negatives": 5,
+    },
+    "neumf_one_layer": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [3],
+        "loss__feature_dropout": 0.4,
+    },
 }
 
 
