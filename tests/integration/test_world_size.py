@@ -41,6 +41,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "gmf": {
         "history": True,
+        "model__history": "attention",
+        "model__history_blocks": 2,
+        "model__history_heads": 2,
+        "model__history_dropout": 0.3,
         "model__towers": "identity",
         "model__scorer": "gmf",
         "loss__temperature": 1.0,

@@ -32,6 +32,9 @@ ADDED = (
     "model.towers",
     "model.scorer",
     "model.scorer_hidden",
+    "model.history_blocks",
+    "model.history_heads",
+    "model.history_dropout",
     "data.min_query_pairs",
 )
 """Keys that came after runs were first kept. At its default such a key is no part of a run's

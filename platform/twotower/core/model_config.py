@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from twotower.core.embedding_config import Codebooks, Embedding, Embeddings, LowRank
-from twotower.core.section import Count, Positive, Section
+from twotower.core.section import Count, Positive, Section, Share
 
 
 class Model(Section):
@@ -39,6 +39,16 @@ class Model(Section):
     """How a history is encoded: mean of its embeddings, or causal self-attention, read at the
     newest item (SASRec, arXiv 1808.09781)."""
 
+    history_blocks: Count = 1
+    """`attention`: blocks, one after the other."""
+
+    history_heads: Count = 1
+    """`attention`: heads of each block; a divisor of embed_dim."""
+
+    history_dropout: Share = 0.0
+    """`attention`: dropout in training, of the embedded items and of what each attention and
+    feed-forward layer adds; counted in 256ths."""
+
     init_std: Positive = 0.05
     """Standard deviation of the tables' initial values; default rows (id 0) start at zero. Chosen,
     not tuned."""
@@ -55,7 +65,20 @@ class Model(Section):
             raise ValueError(
                 f"out_dim: neumf reads two halves of it, {self.out_dim} is odd; make it even"
             )
+        self._check_history()
         return self
+
+    def _check_history(self) -> None:
+        for name in ("history_blocks", "history_heads", "history_dropout"):
+            value = getattr(self, name)
+            if self.history == "mean" and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}: {value} is for `history: attention`; set that, or leave it out"
+                )
+        if self.embed_dim % self.history_heads:
+            raise ValueError(
+                f"history_heads: {self.history_heads} does not divide embed_dim ({self.embed_dim})"
+            )
 
 
 def _check_width(path: str, kind: Embedding, width: int) -> None:

@@ -109,4 +109,12 @@ def _encoder(config: ExperimentConfig) -> HistoryEncoder:
     if config.model.history == "mean":
         return MeanHistory()
     longest = max(f.max_values for f in config.data.features.query.values() if f.kind == "history")
-    return AttentionHistory(config.model.embed_dim, longest, config.seed)
+    model = config.model
+    return AttentionHistory(
+        model.embed_dim,
+        longest,
+        config.seed,
+        num_blocks=model.history_blocks,
+        num_heads=model.history_heads,
+        dropout=model.history_dropout,
+    )

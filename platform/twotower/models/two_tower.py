@@ -20,6 +20,7 @@ from twotower.models.embeddings.lookup import Lookup
 from twotower.models.embeddings.store import EmbeddingStore, Summed, alone
 from twotower.models.encoders import Histories, HistoryEncoder
 from twotower.models.features import SideInputs, SideTable
+from twotower.models.noise import Noise
 from twotower.models.scorers import Scorer
 from twotower.models.towers import Tower
 from twotower.models.views import SharedViews
@@ -90,7 +91,11 @@ class TwoTower(nn.Module):
         return self.store.weight.device
 
     def query_inputs(
-        self, rows: Int64, context: Mapping[str, Int64], history: Ragged | None
+        self,
+        rows: Int64,
+        context: Mapping[str, Int64],
+        history: Ragged | None,
+        noise: Noise | None = None,
     ) -> QueryInputs:
         """Gather what the query tower reads.
 
@@ -98,6 +103,7 @@ class TwoTower(nn.Module):
             rows: int64 ``(b,)`` rows of the query table.
             context: ids ``(b,)`` of every context feature of the model.
             history: item rows, newest first; needed where the model has a history.
+            noise: draws of dropout in the history; None in evaluation.
         """
         side = self.queries.inputs(self.queries.expand(rows))
         context_bags = self._context(context) if self.context_offsets else None
@@ -109,6 +115,7 @@ class TwoTower(nn.Module):
             lengths=torch.tensor(lengths).to(self.device, non_blocking=True),
             row=torch.tensor(history.row_ids()).to(self.device, non_blocking=True),
             longest=max(1, int(lengths.max(initial=1))),
+            noise=noise,
         )
         item_rows = history.values.astype(np.int64)
         single = self.history_items.inputs(self.history_items.expand(item_rows)).bags

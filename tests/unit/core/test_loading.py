@@ -47,6 +47,7 @@ BAD = {
     "data.split.kind=leave_last": r"data\.split\.kind: leave_last needs `interactions\.time`",
     "data.min_query_pairs=0": r"data\.min_query_pairs: .*greater than or equal to 1",
     "model.scorer_hidden=[]": r"model\.scorer_hidden: .*at least 1",
+    "model.history_blocks=2": r"model\.history_blocks: 2 is for `history: attention`",
     "data.split.kind=by_group": r"data\.split\.column: ",
     "data.features.query.package.share=nope": r"data\.features\.query\.package\.share: no item feature 'nope'",
     "data.features.item.tags.kind=bag": r"data\.features\.item\.tags\.kind: ",
@@ -70,6 +71,7 @@ TOGETHER = [
     (["ssl.weight=1", "model.towers=identity"], r"ssl\.weight: .*cosine and identity"),
     (["loss.spread_out=softmax", "model.scorer=neumf"], r"loss\.spread_out: .*it is neumf"),
     (["model.scorer=neumf", "model.out_dim=33"], r"model\.out_dim: .*33 is odd"),
+    (["model.history=attention", "model.history_heads=5"], r"model\.history_heads: 5 does not"),
 ]
 
 

@@ -41,6 +41,17 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
     },
     "history": {"history": True, "ssl__weight": 0.3},
+    "attention": {"history": True, "model__history": "attention"},
+    "attention_with_dropout": {
+        "history": True,
+        "model__history": "attention",
+        "model__history_blocks": 3,
+        "model__history_heads": 2,
+        "model__history_dropout": 0.4,
+        "model__scorer": "gmf",
+        "model__towers": "identity",
+        "loss__temperature": 1.0,
+    },
     "one_layer": {"model__hidden": [], "ssl__weight": 0.3},
     "gmf": {
         "model__scorer": "gmf",
