@@ -45,7 +45,7 @@ class Loss(Section):
     """The main task: batch softmax over global in-batch negatives (arXiv 2007.12865 eq. 6)."""
 
     temperature: Positive = 0.07
-    """Temperature tau of the softmax over cosines."""
+    """Temperature tau of the softmax over scores: cosines, or those of `model.scorer`."""
 
     logq: Literal["none", "counted", "streaming"] = "none"
     """Sampling-bias correction: log of an item's share of train rows, or the streaming estimate
@@ -174,7 +174,8 @@ class Eval(Section):
     """Exact evaluation over the whole catalogue."""
 
     k: tuple[Count, ...] = (10, 50)
-    """Cut-offs of Recall, MAP, NDCG, MRR."""
+    """Cut-offs of Recall, MAP, NDCG, MRR. Where each query has one true item (`data.split.kind:
+    leave_last`), recall is the hit rate HR."""
 
     select: str = "recall@50"
     """Validation metric that picks the best checkpoint and the best trial; higher is better."""

@@ -216,10 +216,14 @@ def test_training_lowers_the_loss_and_reports_identical_views_on_demand() -> Non
     assert 0 <= detail["identical_views"].item() <= 1
 
 
-def test_bf16_trains_near_float32() -> None:
+@pytest.mark.parametrize("changes", [{"ssl__weight": 0.3}, {"model__scorer": "neumf"}])
+def test_bf16_trains_near_float32(changes: dict[str, Any]) -> None:
     runs = [
-        tiny_state(tiny_experiment(ssl__weight=0.3, train__precision=p), dtype=torch.float32)
+        tiny_state(tiny_experiment(**changes, train__precision=p), dtype=torch.float32)
         for p in ("float32", "bf16")
     ]
     full, half = (train_step(state, tiny_batch(0)) for state in runs)
     assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=0.02)
+    assert half["loss"].item() != full["loss"].item()
+    first, second = (state.optimizer.state_tensors()["table.sum"].sum() for state in runs)
+    torch.testing.assert_close(first, second, rtol=0.1, atol=0)
