@@ -5,7 +5,7 @@ What the data rules say, as directly as they can be written; the tests compare i
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,9 @@ def prepare_slowly(
         if data.undirected:
             seen[item, query].append(Pair(1, time, key ^ 0xD1B54A32D192ED03, row))
     pairs = {ids: merge(rows) for ids, rows in seen.items()}
+    of_query = Counter(query for query, _ in pairs)
+    for ids in [ids for ids in pairs if of_query[ids[0]] < data.min_query_pairs]:
+        dropped["few_pairs"] += pairs.pop(ids).weight
     parts, instants = split(data, pairs, items)
     train = {ids: pairs[ids] for ids, part in parts.items() if part == "train"}
     kept = {ids: pair for ids, pair in train.items() if in_fraction(data, ids)}
@@ -182,6 +185,8 @@ def split(
             else "train"
             for ids, pair in pairs.items()
         }, instants
+    if kind == "leave_last":
+        return leave_last(data, pairs), None
     return per_query(data, pairs), None
 
 
@@ -222,4 +227,14 @@ def per_query(data: Data, pairs: dict[tuple[str, str], Pair]) -> dict[tuple[str,
         for rank, item in enumerate(own):
             part = "test" if rank < test else "validation" if rank < held else "train"
             found[query, item] = part
+    return found
+
+
+def leave_last(data: Data, pairs: dict[tuple[str, str], Pair]) -> dict[tuple[str, str], str]:
+    found = dict.fromkeys(pairs, "train")
+    for query in {query for query, _ in pairs}:
+        own = [ids for ids in pairs if ids[0] == query]
+        own.sort(key=lambda ids: (-(pairs[ids].time or 0), pair_hash(data, "split", *ids)))
+        if len(own) >= 3:
+            found[own[0]], found[own[1]] = "test", "validation"
     return found

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.seeding import integers, uniform, words
+from twotower.core.seeding import four_words, integers, uniform, words
 from twotower.core.types import Batch, EncodedFeature, Ragged, Side
 from twotower.training.state import TrainInputs, TrainState
 
@@ -52,7 +52,23 @@ class SlowModel:
                 + self.dense[f"{name}.mlp.layers.{layer}.bias"]
             )
             layer += 1
-        return x / x.norm()
+        return x if "scorer.weight" in self.dense else x / x.norm()
+
+    def score(self, p: Tensor, q: Tensor) -> Tensor:
+        """Of a query's output and an item's; of vectors of norm 1 where that is their cosine."""
+        if "scorer.weight" not in self.dense:
+            return p @ q
+        h = self.dense["scorer.weight"]
+        product = (h * p[: len(h)] * q[: len(h)]).sum()
+        if "scorer.pairs.last" not in self.dense:
+            return product
+        layers = ["first", *(f"pairs.layers.{n}" for n in range(9))]
+        x = torch.cat([p[len(h) :], q[len(h) :]])
+        for layer in layers:
+            if f"scorer.{layer}.weight" in self.dense:
+                weight, bias = (self.dense[f"scorer.{layer}.{n}"] for n in ("weight", "bias"))
+                x = F.relu(weight @ x + bias)
+        return product + self.dense["scorer.pairs.last"] @ x
 
     def item(self, row: int, hidden: set[int], kept: dict[int, list[bool]] | None = None) -> Tensor:
         sparse: list[Tensor] = []
@@ -62,7 +78,35 @@ class SlowModel:
             (dense if f.kind == "dense" else sparse).append(found)
         return self.tower("item_tower", self.inputs.item, sparse, dense)
 
-    def query(self, row: int, country: int, history: list[int] | None) -> Tensor:
+    def attention(self, x: Tensor, noise: "SlowNoise") -> Tensor:
+        """All positions of all blocks of one history, newest first; its first position's output."""
+        blocks = sum(n.endswith("inner.weight") for n in self.dense if n.startswith("history."))
+        x = noise(x + self.dense["history.positions"][: len(x)], 0)
+        for n in range(blocks):
+            name = f"history.earlier.{n}" if n < blocks - 1 else "history"
+
+            def layer(kind: str, value: Tensor, name: str = name) -> Tensor:
+                weight, bias = (self.dense[f"{name}.{kind}.{part}"] for part in ("weight", "bias"))
+                if kind.endswith("norm"):
+                    return F.layer_norm(value, value.shape[-1:], weight, bias)
+                return value @ weight.T + bias
+
+            q = layer("attention_norm", x)
+            heads = [part.chunk(noise.num_heads, dim=1) for part in (
+                layer("query", q), layer("key", x), layer("value", x))]  # fmt: skip
+            mixed: list[Tensor] = []
+            for query, key, value in zip(*heads, strict=True):
+                scores = query @ key.T / query.shape[1] ** 0.5
+                newer = torch.ones(len(x), len(x), dtype=torch.bool).tril(-1)
+                mixed.append(scores.masked_fill(newer, -torch.inf).softmax(1) @ value)
+            x = layer("feed_norm", q + noise(torch.cat(mixed, dim=1), 1 + 2 * n))
+            x = x + noise(layer("outer", F.relu(layer("inner", x))), 2 + 2 * n)
+        weight, bias = (self.dense[f"history.last_norm.{part}"] for part in ("weight", "bias"))
+        return F.layer_norm(x[0], x.shape[-1:], weight, bias)
+
+    def query(
+        self, row: int, country: int, history: list[int] | None, noise: "SlowNoise | None" = None
+    ) -> Tensor:
         sparse: list[Tensor] = []
         dense: list[Tensor] = []
         for f in self.inputs.query.features:
@@ -71,8 +115,41 @@ class SlowModel:
         if history is not None:
             id_feature = self.inputs.item.features[0]
             past = [self.feature(id_feature, item) for item in history]
-            sparse.append(torch.stack(past).mean(0) if past else torch.zeros_like(self.table[0]))
+            if not past:
+                sparse.append(torch.zeros_like(self.table[0]))
+            elif noise is not None and "history.positions" in self.dense:
+                sparse.append(self.attention(torch.stack(past), noise))
+            else:
+                sparse.append(torch.stack(past).mean(0))
         return self.tower("query_tower", self.inputs.query, sparse, dense)
+
+
+@dataclass
+class SlowNoise:
+    """Dropout in one row's history."""
+
+    config: ExperimentConfig
+    step: int
+    position: int
+
+    @property
+    def num_heads(self) -> int:
+        return self.config.model.history_heads
+
+    def __call__(self, x: Tensor, site: int) -> Tensor:
+        dropped = round(self.config.model.history_dropout * 256)
+        out = torch.zeros_like(x)
+        longest = self.config.data.features.query["past"].max_values
+        for place in range(x.shape[0]):
+            for column in range(x.shape[1]):
+                number = (self.position * longest + place) * -(-x.shape[1] // 16) + column // 16
+                drawn = four_words(
+                    self.config.seed, "history_dropout", self.step, np.array([number]), site
+                )
+                word = int(drawn[column % 16 // 4][0])
+                if (word >> 8 * (column % 4)) % 256 >= dropped:
+                    out[place, column] = x[place, column] * 256 / (256 - dropped)
+        return out
 
 
 def slow_losses(config: ExperimentConfig, model: SlowModel, batch: Batch) -> dict[str, Tensor]:
@@ -83,6 +160,7 @@ def slow_losses(config: ExperimentConfig, model: SlowModel, batch: Batch) -> dic
             int(batch.query[i]),
             int(batch.context["country"][i]),
             None if batch.history is None else batch.history.row(i).tolist(),
+            SlowNoise(config, batch.step, int(batch.position[i])),
         )
         for i in rows
     ]
@@ -112,11 +190,13 @@ def slow_losses(config: ExperimentConfig, model: SlowModel, batch: Batch) -> dic
     for i, row in enumerate(rows):
         own = int(model.inputs.query_items[batch.query[row]])
         logits = [
-            query[i] @ all_vectors[j] / tau - _log_q(config, model.inputs, candidates[j], len(rows))
+            model.score(query[i], all_vectors[j]) / tau
+            - _log_q(config, model.inputs, candidates[j], len(rows))
             for j in range(len(candidates))
             if j == i or candidates[j] not in (items[i], own)
         ]
-        positive = query[i] @ vectors[i] / tau - _log_q(config, model.inputs, items[i], len(rows))
+        positive = model.score(query[i], vectors[i]) / tau
+        positive = positive - _log_q(config, model.inputs, items[i], len(rows))
         main = main + float(batch.weight[row]) / weight_sum * (
             torch.logsumexp(torch.stack(logits), 0) - positive
         )

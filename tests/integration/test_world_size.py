@@ -39,6 +39,28 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
         "train__optimizer": "adamw",
     },
+    "gmf": {
+        "history": True,
+        "model__history": "attention",
+        "model__history_blocks": 2,
+        "model__history_heads": 2,
+        "model__history_dropout": 0.3,
+        "model__towers": "identity",
+        "model__scorer": "gmf",
+        "loss__temperature": 1.0,
+        "loss__logq": "counted",
+    },
+    "neumf": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [5, 3],
+        "loss__temperature": 1.0,
+        "loss__mixed_negatives": 5,
+        "train__optimizer": "adamw",
+        # A hidden unit that is on for all items has a gradient of 0 but for rounding, which Adam
+        # makes steps of.
+        "train__learning_rate": 1e-3,
+        "train__clip_norm": 1.0,
+    },
     "feature_dropout": {"loss__feature_dropout": 0.3, "loss__mixed_negatives": 3},
     "hidden_id": {"ssl__weight": 0.7, "ssl__hidden_features": ["id"], "ssl__batch_size": 13},
     "codes": {

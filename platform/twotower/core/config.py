@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from twotower.core.data_config import Data
-from twotower.core.embedding_config import Codebooks, Embedding, Embeddings, LowRank
+from twotower.core.embedding_config import Embedding
 from twotower.core.fault_config import Faults
+from twotower.core.model_config import Model
 from twotower.core.section import Count, Positive, Section, Share, Text
 
 RESUME_SAFE = (
@@ -27,61 +28,26 @@ RESUME_SAFE = (
 )
 """Keys that may change between the start of a run and its resume: they don't change its result."""
 
-ADDED = ("model.embeddings", "ssl.hidden_features")
+ADDED = (
+    "model.embeddings",
+    "ssl.hidden_features",
+    "model.towers",
+    "model.scorer",
+    "model.scorer_hidden",
+    "model.history_blocks",
+    "model.history_heads",
+    "model.history_dropout",
+    "data.min_query_pairs",
+)
 """Keys that came after runs were first kept. At its default such a key is no part of a run's
 identity: runs made before it stay the runs they are, and their ledgers go on."""
-
-
-class Model(Section):
-    """Two cosine towers: feature embeddings, concatenated, through an MLP, L2-normalised."""
-
-    embed_dim: Count = 32
-    """Width of one feature's embedding."""
-
-    hidden: tuple[Count, ...] = (256,)
-    """Widths of the hidden layers of each tower (ReLU)."""
-
-    out_dim: Count = 64
-    """Width of the towers' output."""
-
-    shared_tables: bool = True
-    """Features that share a vocabulary also share the embedding table (as in Yi et al. 2019)."""
-
-    history: Literal["mean", "attention"] = "mean"
-    """How a history is encoded: mean of its embeddings, or one causal self-attention block
-    (SASRec)."""
-
-    init_std: Positive = 0.05
-    """Standard deviation of the tables' initial values; default rows (id 0) start at zero. Chosen,
-    not tuned."""
-
-    embeddings: Embeddings = Embeddings()
-    """How tables are stored, by side and feature; those not named are `full`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Model":
-        for side in ("item", "query", "context"):
-            for name, kind in getattr(self.embeddings, side).items():
-                _check_width(f"embeddings.{side}.{name}", kind, self.embed_dim)
-        if self.embeddings.large is not None:
-            _check_width("embeddings.large", self.embeddings.large, self.embed_dim)
-        return self
-
-
-def _check_width(path: str, kind: Embedding, width: int) -> None:
-    if isinstance(kind, Codebooks) and width % kind.num_subspaces:
-        raise ValueError(
-            f"{path}.num_subspaces: {kind.num_subspaces} does not divide embed_dim ({width})"
-        )
-    if isinstance(kind, LowRank) and kind.rank > width:
-        raise ValueError(f"{path}.rank: {kind.rank} is above embed_dim ({width})")
 
 
 class Loss(Section):
     """The main task: batch softmax over global in-batch negatives (arXiv 2007.12865 eq. 6)."""
 
     temperature: Positive = 0.07
-    """Temperature tau of the softmax over cosines."""
+    """Temperature tau of the softmax over scores: cosines, or those of `model.scorer`."""
 
     logq: Literal["none", "counted", "streaming"] = "none"
     """Sampling-bias correction: log of an item's share of train rows, or the streaming estimate
@@ -214,7 +180,8 @@ class Eval(Section):
     """Exact evaluation over the whole catalogue."""
 
     k: tuple[Count, ...] = (10, 50)
-    """Cut-offs of Recall, MAP, NDCG, MRR."""
+    """Cut-offs of Recall, MAP, NDCG, MRR. Where each query has one true item (`data.split.kind:
+    leave_last`), recall is the hit rate HR."""
 
     select: str = "recall@50"
     """Validation metric that picks the best checkpoint and the best trial; higher is better."""
@@ -319,10 +286,26 @@ class ExperimentConfig(Section):
                 )
         if self.ssl.weight > 0:
             self._check_masking()
+        self._check_scorer()
         for side in ("item", "query", "context"):
             for name in getattr(self.model.embeddings, side):
                 self._check_embedding(side, name)
         return self
+
+    def _check_scorer(self) -> None:
+        # Both terms are defined on cosines of items (arXiv 2007.12865 eq. 3, sec. 3.2).
+        scorer = self.model.scorer
+        if self.ssl.weight > 0 and (scorer, self.model.towers) != ("cosine", "mlp"):
+            raise ValueError(
+                "ssl.weight: the term compares cosines of two views after an MLP; set it to 0, or "
+                f"model.scorer to cosine and model.towers to mlp (they are {scorer} and "
+                f"{self.model.towers})"
+            )
+        if self.loss.spread_out != "none" and scorer != "cosine":
+            raise ValueError(
+                f"loss.spread_out: {self.loss.spread_out} is made of cosines; set it to none, or "
+                f"model.scorer to cosine (it is {scorer})"
+            )
 
     def _check_embedding(self, side: str, name: str) -> None:
         path, features = f"model.embeddings.{side}", getattr(self.data.features, side)

@@ -137,9 +137,10 @@ def _check_name(path: str, name: str) -> None:
 class Split(Section):
     """How distinct pairs are divided into train, validation and test."""
 
-    kind: Literal["random", "per_query", "by_group", "time", "cold_items"] = "random"
+    kind: Literal["random", "per_query", "by_group", "time", "cold_items", "leave_last"] = "random"
     """`random`: by pair; `per_query`: each query's pairs; `by_group`: pairs of one unordered pair
-    of groups together; `time`: global instants; `cold_items`: whole items."""
+    of groups together; `time`: global instants; `cold_items`: whole items; `leave_last`: each
+    query's newest pair is test, the one before it validation, whatever the shares are."""
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of pairs (or groups, items) held out for validation."""
@@ -190,6 +191,10 @@ class Data(Section):
     positive: Text | None = None
     """Which rows count, as a SQL condition over columns of the log, such as `rating >= 7`."""
 
+    min_query_pairs: Count = 1
+    """Queries with fewer distinct pairs are left out, with their pairs, before the split; 1 keeps
+    all."""
+
     undirected: bool = False
     """Each edge is listed once: split first, then mirrored inside each part. Needs `queries:
     items`."""
@@ -207,6 +212,12 @@ class Data(Section):
     def _check(self) -> "Data":
         if self.undirected and self.queries != "items":
             raise ValueError("undirected: needs `queries: items`, since both ends are queries")
-        if self.split.kind == "time" and self.interactions.time is None:
-            raise ValueError("split.kind: time needs `interactions.time`, the column of the time")
+        if self.split.kind in ("time", "leave_last") and self.interactions.time is None:
+            raise ValueError(
+                f"split.kind: {self.split.kind} needs `interactions.time`, the column of the time"
+            )
+        if self.undirected and self.min_query_pairs > 1:
+            raise ValueError(
+                "min_query_pairs: would leave out one direction of an undirected edge; set it to 1"
+            )
         return self

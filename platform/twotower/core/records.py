@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from twotower.core.config import ADDED, RESUME_SAFE, ExperimentConfig
 
 _PACKAGES = ("twotower", "ray", "torch", "pyarrow", "optuna", "polars", "numpy", "pydantic")
@@ -21,19 +23,35 @@ def identity(config: ExperimentConfig) -> dict[str, Any]:
     The resolved config less the keys in `RESUME_SAFE`, and those in `ADDED` at their default.
     """
     document = config.model_dump(mode="json")
-    left_out = [*RESUME_SAFE, *(path for path in ADDED if _is_default(config, path))]
-    for path in left_out:
-        *parents, leaf = path.split(".")
-        section = document
-        for name in parents:
-            section = section[name]
-        section.pop(leaf)
+    for path in RESUME_SAFE:
+        _drop(document, path)
+    drop_added(document, config)
     return document
 
 
-def _is_default(config: ExperimentConfig, path: str) -> bool:
+def drop_added(document: dict[str, Any], section: BaseModel, prefix: str = "") -> None:
+    """Remove the keys in `ADDED` that are at their default from a section's document.
+
+    Args:
+        document: the section as JSON values; changed in place.
+        section: the section.
+        prefix: its dotted path with a dot at the end; empty for the whole config.
+    """
+    for path in ADDED:
+        own = path.removeprefix(prefix)
+        if path.startswith(prefix) and _is_default(section, own):
+            _drop(document, own)
+
+
+def _drop(document: dict[str, Any], path: str) -> None:
     *parents, leaf = path.split(".")
-    section: Any = config
+    for name in parents:
+        document = document[name]
+    document.pop(leaf)
+
+
+def _is_default(section: Any, path: str) -> bool:
+    *parents, leaf = path.split(".")
     for name in parents:
         section = getattr(section, name)
     field = type(section).model_fields[leaf]

@@ -63,10 +63,15 @@ def words(seed: int, purpose: str, step: int, index: Any, lane: int = 0) -> tupl
     Returns:
         Two int64 arrays shaped like ``index``, values in [0, 2**32).
     """
-    first, second, _, _ = philox4x32(
-        (index & _WORD, index >> 32, step, lane), derive(seed, purpose)
-    )
+    first, second, _, _ = four_words(seed, purpose, step, index, lane)
     return first, second
+
+
+def four_words(
+    seed: int, purpose: str, step: int, index: Any, lane: int = 0
+) -> tuple[Any, Any, Any, Any]:
+    """Four random 32-bit words for every index, the first two those of `words`."""
+    return philox4x32((index & _WORD, index >> 32, step, lane), derive(seed, purpose))
 
 
 def uniform(seed: int, purpose: str, step: int, index: Any, lane: int = 0) -> Any:

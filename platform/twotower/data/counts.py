@@ -32,7 +32,7 @@ class ReadCounts:
 
     rows: int
     dropped: dict[str, int]
-    """Rows by reason; all reasons but `not_positive` and `self_link` are bad rows."""
+    """Rows by reason; all reasons but `not_positive`, `self_link` and `few_pairs` are bad rows."""
     first_bad: str
     values: dict[str, pa.Array]
     """Distinct values of each context column, rising."""
@@ -53,6 +53,8 @@ class MergeCounts:
     first_query: Int64
     """int64 ``(P + 1,)``: row in the query table of each part's first query, and Q."""
     times: TimeHistogram | None
+    few_rows: int
+    """Rows of the log whose query has fewer pairs than `data.min_query_pairs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,23 @@ def collect_merged(results: Iterable[list[Deduped]]) -> MergeCounts:
         sum(part.pairs for part in parts),
         np.cumsum([0, *(part.queries for part in parts)], dtype=np.int64),
         times,
+        sum(part.few_rows for part in parts),
     )
+
+
+def leave_out_few(read: ReadCounts, merged: MergeCounts, data: Data) -> ReadCounts:
+    """Count the rows of queries with too few pairs among those that were dropped.
+
+    Raises:
+        DataError: no query has enough.
+    """
+    if not merged.few_rows:
+        return read
+    if not merged.pairs:
+        raise DataError(
+            f"data.min_query_pairs: no query has {data.min_query_pairs} distinct pairs; lower it"
+        )
+    return replace(read, dropped={**read.dropped, "few_pairs": merged.few_rows})
 
 
 def collect_split(results: Iterable[Divided], num_items: int, merged: MergeCounts) -> SplitCounts:

@@ -142,6 +142,7 @@ class _Making:
         merged = counts.collect_merged(
             self._run("merge", stages.merge_rows, [stages.Information(), *parts], plan)
         )
+        read = counts.leave_out_few(read, merged, data)
         splitting = plans.plan_split(data, read, merged, self._tables, self._groups)
         split = counts.collect_split(
             self._run("split", stages.split_pairs, parts, splitting),

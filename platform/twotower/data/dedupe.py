@@ -45,6 +45,8 @@ class DedupePlan:
     context: tuple[str, ...]
     with_histogram: bool
     """Whether the instants of the split have to be found."""
+    min_pairs: int
+    """Least distinct pairs of a query; those with fewer are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Deduped:
     pairs: int
     queries: int
     times: TimeHistogram | None
+    few_rows: int
+    """Rows of the log whose query has too few pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _dedupe_part(part: int, plan: DedupePlan, scratch: Store) -> Deduped:
     for spilled in plan.spilled:
         for queries, rows in _slices(spilled, part, plan, scratch):
             merger.add(queries, rows)
-    queries, pairs = merger.finish()
+    queries, pairs, few_rows = merger.finish(plan.min_pairs)
     pairs = pairs.take(newest_first(pairs))
     write_one(scratch, pairs_file(part), row_columns(pairs))
     own = {"id": queries.ids, "hash": queries.hashes, "item": queries.items}
@@ -123,7 +127,7 @@ def _dedupe_part(part: int, plan: DedupePlan, scratch: Store) -> Deduped:
     if plan.with_histogram and pairs.time is not None and pairs.num_rows:
         times = TimeHistogram.of(pairs.time)
     num_rows = int(pairs.weight.sum(dtype=np.int64))
-    return Deduped(part, num_rows, pairs.num_rows, len(queries.hashes), times)
+    return Deduped(part, num_rows, pairs.num_rows, len(queries.hashes), times, few_rows)
 
 
 def _slices(
@@ -174,13 +178,19 @@ class _Merger:
         if self._waiting >= _CHUNK_ROWS:
             self._merge()
 
-    def finish(self) -> tuple[Queries, Rows]:
-        """Queries that have a pair, and their pairs."""
+    def finish(self, min_pairs: int) -> tuple[Queries, Rows, int]:
+        """Queries that have so many pairs, at least 1, their pairs, and rows of the other ones."""
         self._merge()
         queries, pairs = self._queries[0], self._rows[0]
-        used = np.bincount(pairs.query, minlength=len(queries.hashes)) > 0
+        used = np.bincount(pairs.query, minlength=len(queries.hashes)) >= min_pairs
+        few_rows = 0
+        if min_pairs > 1:
+            kept = used[pairs.query]
+            few_rows = int(pairs.weight[~kept].sum(dtype=np.int64))
+            pairs = pairs.take(kept)
         place = (np.cumsum(used) - 1).astype(np.int32)
-        return queries.take(np.flatnonzero(used)), replace(pairs, query=place[pairs.query])
+        found = replace(pairs, query=place[pairs.query])
+        return queries.take(np.flatnonzero(used)), found, few_rows
 
     def _merge(self) -> None:
         queries, place = _unify(self._queries)

@@ -13,7 +13,7 @@ from typing import Any
 from twotower.core.config import ExperimentConfig
 from twotower.core.data_config import Data
 from twotower.core.errors import DataError
-from twotower.core.records import fingerprint
+from twotower.core.records import drop_added, fingerprint
 from twotower.core.storage import Store
 from twotower.data import positive, schema
 from twotower.data.prepared import SCHEMA_VERSION, Prepared
@@ -100,6 +100,7 @@ def open_committed(config: ExperimentConfig, identity: str) -> PrepareResult | N
 def data_identity(data: Data) -> dict[str, Any]:
     """The `data` section less the paths: where bytes lie doesn't matter, which they are does."""
     document = data.model_dump(mode="json")
+    drop_added(document, data, "data.")
     for name in ("interactions", "items", "queries"):
         if isinstance(document[name], dict):
             del document[name]["path"]

@@ -54,10 +54,10 @@ Sources = dict[SourceName, list[Inspected]]
 
 def check_config(data: Data) -> None:
     """Refuse what the schema of the config can't see; ConfigError names the key."""
-    if data.undirected and data.split.kind == "per_query":
+    if data.undirected and data.split.kind in ("per_query", "leave_last"):
         raise ConfigError(
-            "data.split.kind: per_query can't split undirected edges, each belongs to two queries; "
-            "take `random` or `by_group`"
+            f"data.split.kind: {data.split.kind} can't split undirected edges, each belongs to two "
+            "queries; take `random` or `by_group`"
         )
     for name, feature in data.features.context.items():
         shared = data.features.item.get(feature.share or "")
@@ -164,7 +164,9 @@ def cut_buckets(counts: SplitCounts) -> list[stages.Buckets]:
 def plan_merge(data: Data, log: LogPlan, read: ReadCounts) -> DedupePlan:
     """How repeats are merged."""
     quantiles = data.split.kind == "time" and data.split.instants is None
-    return DedupePlan(read.spilled, log.num_parts, tuple(log.context), quantiles)
+    return DedupePlan(
+        read.spilled, log.num_parts, tuple(log.context), quantiles, data.min_query_pairs
+    )
 
 
 def plan_split(

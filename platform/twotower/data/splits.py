@@ -97,6 +97,25 @@ def _per_query(pairs: PairIds, plan: SplitPlan) -> Parts:
     return parts
 
 
+def _leave_last(pairs: PairIds, plan: SplitPlan) -> Parts:
+    """The newest pair of each query is its test pair, the one before it its validation pair.
+
+    Pairs of one time are put in keyed order. A query with fewer than three pairs keeps them all in
+    train.
+    """
+    if pairs.time is None:
+        raise ValueError("leave_last needs times")
+    latest = pairs.time.max(initial=np.iinfo(np.int64).min)
+    age = (latest - pairs.time).astype(np.uint64)
+    order = lexical_order(pairs.query, age, _pair_hash(pairs, plan, "split"))
+    starts = run_starts(pairs.query[order])
+    newest = starts[np.diff(starts, append=len(order)) >= len(PARTS)]
+    parts = np.full(len(order), TRAIN, dtype=np.uint8)
+    parts[order[newest]] = TEST
+    parts[order[newest + 1]] = VALIDATION
+    return parts
+
+
 def _by_group(pairs: PairIds, plan: SplitPlan) -> Parts:
     if pairs.item_group is None:
         raise ValueError("a split by group needs the groups of the items")
@@ -129,6 +148,7 @@ _ASSIGN = {
     "by_group": _by_group,
     "time": _time,
     "cold_items": _cold_items,
+    "leave_last": _leave_last,
 }
 
 

@@ -4,6 +4,7 @@ Shape letters:
     Q queries    N items    b queries of one tile    C items picked for each    D width    P pairs
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
@@ -42,8 +43,77 @@ class Scorer(Protocol):
         ...
 
 
-class CosineScorer:
-    """Dot products of a model's (unit) vectors.
+class VectorScorer(ABC):
+    """Scores that are a function of a model's vectors of query and item.
+
+    ``exact`` gives equal vectors equal scores, in any row, catalogue order and device, if
+    ``exact_pairs`` does.
+    """
+
+    def __init__(self, query_QD: Tensor, item_ND: Tensor) -> None:
+        """Keep the vectors: float32 ``(Q, D)`` and ``(N, D)`` on one device.
+
+        Raises:
+            DivergedError: a vector holds NaN or infinity.
+        """
+        for name, vectors in (("query", query_QD), ("item", item_ND)):
+            broken = _broken(vectors)
+            if len(broken):
+                raise DivergedError(
+                    f"{len(broken)} {name} vectors are not finite, first at row {int(broken[0])}: "
+                    "training diverged; lower train.learning_rate or set train.clip_norm"
+                )
+        self.query_QD = query_QD.detach().float()
+        self.item_ND = item_ND.detach().float()
+
+    @property
+    @abstractmethod
+    def error(self) -> float:
+        """As `Scorer.error`."""
+
+    @abstractmethod
+    def tile(self, rows: Int64) -> Tensor:
+        """As `Scorer.tile`."""
+
+    @abstractmethod
+    def exact_pairs(self, query_P: Tensor, item_P: Tensor) -> Tensor:
+        """float64 ``(P,)``: scores of pairs, int64 rows of both sides on the vectors' device."""
+
+    def queries(self, rows: Int64) -> Tensor:
+        """float32 ``(b, D)``: vectors of the given queries."""
+        return self.query_QD[torch.as_tensor(rows).to(self.query_QD.device)]
+
+    def exact(self, rows: Int64, items: Int64) -> Float64:
+        """float64 ``(b, C)``."""
+        if items.shape[1] < _MANY_ITEMS:
+            return self._exact_block(rows, items)
+        first = self._first_alike[items]
+        needed = np.flatnonzero(np.bincount(first.ravel(), minlength=len(self.item_ND)))
+        place = np.zeros(len(self.item_ND), dtype=np.int64)
+        place[needed] = np.arange(len(needed))
+        scores = self._exact_block(rows, np.tile(needed, (len(rows), 1)))
+        return np.take_along_axis(scores, place[first], axis=1)
+
+    @cached_property
+    def _first_alike(self) -> Int64:
+        """First item of equal vector, int64 ``(N,)``: a collapsed model has few different ones.
+
+        Without it each query of such a model would cost N exact dot products.
+        """
+        vectors = np.ascontiguousarray(self.item_ND.cpu().numpy())
+        rows = vectors.view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).ravel()
+        _, first, place = np.unique(rows, return_index=True, return_inverse=True)
+        return first.astype(np.int64)[place]
+
+    def _exact_block(self, rows: Int64, items: Int64) -> Float64:
+        device = self.item_ND.device
+        query_P = torch.as_tensor(np.repeat(rows, items.shape[1])).to(device)
+        scores_P = self.exact_pairs(query_P, torch.as_tensor(items.ravel()).to(device))
+        return scores_P.cpu().numpy().reshape(items.shape)
+
+
+class CosineScorer(VectorScorer):
+    """Dot products of a model's vectors, of norm 1 or any other.
 
     ``tile`` is a float32 matrix product, whose rounding depends on library and device. ``exact``
     multiplies in float64, where products of float32 numbers have no error, and adds them in a fixed
@@ -64,15 +134,7 @@ class CosineScorer:
         Raises:
             DivergedError: a vector holds NaN or infinity.
         """
-        for name, vectors in (("query", query_QD), ("item", item_ND)):
-            broken = _broken(vectors)
-            if len(broken):
-                raise DivergedError(
-                    f"{len(broken)} {name} vectors are not finite, first at row {int(broken[0])}: "
-                    "training diverged; lower train.learning_rate or set train.clip_norm"
-                )
-        self.query_QD = query_QD.detach().float()
-        self.item_ND = item_ND.detach().float()
+        super().__init__(query_QD, item_ND)
         self.shortlists = coarse.dtypes(item_ND.device) if shortlists is None else shortlists
 
     @property
@@ -88,21 +150,6 @@ class CosineScorer:
         with torch.autocast(self.item_ND.device.type, enabled=False):
             return self.queries(rows) @ self.item_ND.T
 
-    def queries(self, rows: Int64) -> Tensor:
-        """float32 ``(b, D)``: vectors of the given queries."""
-        return self.query_QD[torch.as_tensor(rows).to(self.query_QD.device)]
-
-    def exact(self, rows: Int64, items: Int64) -> Float64:
-        """float64 ``(b, C)``."""
-        if items.shape[1] < _MANY_ITEMS:
-            return self._exact_block(rows, items)
-        first = self._first_alike[items]
-        needed = np.flatnonzero(np.bincount(first.ravel(), minlength=len(self.item_ND)))
-        place = np.zeros(len(self.item_ND), dtype=np.int64)
-        place[needed] = np.arange(len(needed))
-        scores = self._exact_block(rows, np.tile(needed, (len(rows), 1)))
-        return np.take_along_axis(scores, place[first], axis=1)
-
     def exact_pairs(self, query_P: Tensor, item_P: Tensor) -> Tensor:
         """float64 ``(P,)``: scores of pairs, int64 rows of both sides on the vectors' device.
 
@@ -116,23 +163,6 @@ class CosineScorer:
             item_PD = self.item_ND.index_select(0, item_P[part]).double()
             scores_P[part] = _tree_dot(query_PD, item_PD)
         return scores_P
-
-    @cached_property
-    def _first_alike(self) -> Int64:
-        """First item of equal vector, int64 ``(N,)``: a collapsed model has few different ones.
-
-        Without it each query of such a model would cost N exact dot products.
-        """
-        vectors = np.ascontiguousarray(self.item_ND.cpu().numpy())
-        rows = vectors.view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).ravel()
-        _, first, place = np.unique(rows, return_index=True, return_inverse=True)
-        return first.astype(np.int64)[place]
-
-    def _exact_block(self, rows: Int64, items: Int64) -> Float64:
-        device = self.item_ND.device
-        query_P = torch.as_tensor(np.repeat(rows, items.shape[1])).to(device)
-        scores_P = self.exact_pairs(query_P, torch.as_tensor(items.ravel()).to(device))
-        return scores_P.cpu().numpy().reshape(items.shape)
 
 
 def _broken(rows_RD: Tensor) -> Tensor:
@@ -149,8 +179,17 @@ def _tree_dot(query_PD: Tensor, item_PD: Tensor) -> Tensor:
     half, width = query_PD.shape[1] // 2, -(-query_PD.shape[1] // 2)
     terms_PD = query_PD[:, :width].mul_(item_PD[:, :width])
     terms_PD[:, :half].addcmul_(query_PD[:, width:], item_PD[:, width:])
+    return tree_sum(terms_PD[:, :width])
+
+
+def tree_sum(terms: Tensor) -> Tensor:
+    """Sum over the last dimension, of at least 1, by halves: one order on every device.
+
+    Writes to the terms.
+    """
+    width = terms.shape[-1]
     while width > 1:
         half = width // 2
-        terms_PD[:, :half] += terms_PD[:, width - half : width]
+        terms[..., :half] += terms[..., width - half : width]
         width -= half
-    return terms_PD[:, 0]
+    return terms[..., 0]

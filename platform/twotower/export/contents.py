@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.data_config import Feature
+from twotower.core.errors import InputError
+from twotower.core.model_config import Model
 from twotower.core.storage import dump_json
 from twotower.core.types import DEFAULT_ID, EncodedFeature, Int64, Ragged
 from twotower.data.prepared import Prepared
@@ -40,6 +42,17 @@ class Contents:
     tables: dict[str, Served]
 
 
+def _check_served(model: Model) -> None:
+    """Serving has MLP towers on the unit sphere, and one attention block of one head."""
+    served = {"scorer": "cosine", "towers": "mlp", "history_blocks": 1, "history_heads": 1}
+    for key, value in served.items():
+        if getattr(model, key) != value:
+            raise InputError(
+                f"model.{key}: an export can hold {value}, not {getattr(model, key)}; evaluate and "
+                "compare such runs where they are"
+            )
+
+
 def contents(run: Run, model: TwoTower, names: Sequence[str] | None) -> Contents:
     """All files of an export but the manifest.
 
@@ -47,7 +60,11 @@ def contents(run: Run, model: TwoTower, names: Sequence[str] | None) -> Contents
         run: where the model comes from.
         model: the best checkpoint's, on any device.
         names: of the items; None = they have only ids.
+
+    Raises:
+        InputError: the model is of a kind that serving can't compute.
     """
+    _check_served(run.config.model)
     tables = {name: model.store.served(name) for name in model.store.tables}
     writer = _Writer(run, model, tables)
     features = writer.features()

@@ -9,6 +9,7 @@ from twotower.core.types import EncodedFeature, Int64, Side
 from twotower.models.embeddings.store import EmbeddingStore, merge_tables
 from twotower.models.encoders import AttentionHistory, HistoryEncoder, MeanHistory
 from twotower.models.features import SideTable
+from twotower.models.scorers import GMF, Cosine, NeuMF, Scorer
 from twotower.models.towers import Tower
 from twotower.models.two_tower import Parts, TwoTower
 
@@ -51,18 +52,42 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
     item_width = items.num_sparse * model.embed_dim + items.num_dense
     num_looked = queries.num_sparse + len(inputs.context) + (history is not None)
     query_width = num_looked * model.embed_dim + queries.num_dense
-    tail = (*model.hidden, model.out_dim)
+    tail = (*model.hidden, model.out_dim) if model.towers == "mlp" else ()
+    unit = model.scorer == "cosine"
     parts = Parts(
         store=store,
         items=items,
         queries=queries,
-        item_tower=Tower((item_width, *tail), seed=config.seed, name="item_tower"),
-        query_tower=Tower((query_width, *tail), seed=config.seed, name="query_tower"),
+        item_tower=Tower((item_width, *tail), seed=config.seed, name="item_tower", unit=unit),
+        query_tower=Tower((query_width, *tail), seed=config.seed, name="query_tower", unit=unit),
         context_offsets={name: store.offsets[table] for name, (table, _) in inputs.context.items()},
         history_items=SideTable(Side(inputs.item.num_rows, (history,)), store) if history else None,
         history=_encoder(config) if history else None,
+        scorer=_scorer(config, item_width, query_width),
     )
     return TwoTower(parts, bf16=config.train.precision == "bf16")
+
+
+def _scorer(config: ExperimentConfig, item_width: int, query_width: int) -> Scorer:
+    """The scorer that the config asks for, over towers whose inputs have these widths."""
+    model = config.model
+    width = model.out_dim if model.towers == "mlp" else item_width
+    if model.towers == "identity" and item_width != query_width:
+        raise ConfigError(
+            f"model.towers: identity needs towers of one width, the item's is {item_width} and the "
+            f"query's {query_width} (model.embed_dim times its features, and 1 for a dense one); "
+            "drop features, or take mlp"
+        )
+    if model.scorer == "cosine":
+        return Cosine()
+    if model.scorer == "gmf":
+        return GMF(width)
+    if width % 2:
+        raise ConfigError(
+            f"model.scorer: neumf reads two halves of a tower's output, {width} is odd; take an "
+            "even model.embed_dim"
+        )
+    return NeuMF(width, model.scorer_hidden, config.seed)
 
 
 def _history(config: ExperimentConfig, item: Side) -> EncodedFeature | None:
@@ -84,4 +109,12 @@ def _encoder(config: ExperimentConfig) -> HistoryEncoder:
     if config.model.history == "mean":
         return MeanHistory()
     longest = max(f.max_values for f in config.data.features.query.values() if f.kind == "history")
-    return AttentionHistory(config.model.embed_dim, longest, config.seed)
+    model = config.model
+    return AttentionHistory(
+        model.embed_dim,
+        longest,
+        config.seed,
+        num_blocks=model.history_blocks,
+        num_heads=model.history_heads,
+        dropout=model.history_dropout,
+    )

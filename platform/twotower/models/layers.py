@@ -33,7 +33,7 @@ class MLP(nn.Module):
         """Build.
 
         Args:
-            widths: input, hidden ... , output widths; at least two.
+            widths: input, hidden ... , output widths; the input's alone makes it the identity.
             source: what initial values are drawn from.
         """
         super().__init__()
@@ -43,7 +43,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, widths[0])`` -> ``(B, widths[-1])``."""
-        return self.after_first(self.layers[0](x))
+        return self.after_first(self.layers[0](x)) if len(self.layers) else x
 
     def after_first(self, x: Tensor) -> Tensor:
         """The rest, from the first layer's output on, which is changed in place."""

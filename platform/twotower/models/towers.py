@@ -1,4 +1,4 @@
-"""A tower: what was looked up, concatenated, through an MLP, onto the unit sphere.
+"""A tower: what was looked up, concatenated, through an MLP, onto the unit sphere if asked.
 
 Shape letters:
     B rows    D width of the output
@@ -18,9 +18,18 @@ from twotower.models.views import SharedViews, first_layer
 class Tower(nn.Module):
     """Concatenation -> MLP -> L2 norm."""
 
-    def __init__(self, widths: Sequence[int], *, seed: int, name: str) -> None:
-        """Build; ``widths`` are those of the input, the hidden layers and the output."""
+    def __init__(self, widths: Sequence[int], *, seed: int, name: str, unit: bool = True) -> None:
+        """Build.
+
+        Args:
+            widths: of the input, the hidden layers and the output; the input's alone makes the
+                tower the concatenation itself.
+            seed: the experiment's.
+            name: tells its initial values from those of other towers.
+            unit: bring the output to L2 norm 1.
+        """
         super().__init__()
+        self.unit = unit
         self.mlp = MLP(widths, generator(seed, name))
 
     def forward(self, parts: Sequence[Tensor], *, bf16: bool = False) -> Tensor:
@@ -31,12 +40,12 @@ class Tower(nn.Module):
             bf16: matrix products in bfloat16; the norm stays in the parts' type.
 
         Returns:
-            ``(B, D)``, rows of L2 norm 1, in the type of the parts.
+            ``(B, D)``, rows of L2 norm 1 where `unit`, in the type of the parts.
         """
         x = _joined(parts)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             out_BD = self.mlp(x)
-        return F.normalize(out_BD.to(x.dtype), dim=1)
+        return self._ended(out_BD.to(x.dtype))
 
     def with_views(
         self,
@@ -48,15 +57,20 @@ class Tower(nn.Module):
     ) -> Tensor:
         """Embed some rows, then both views of n items; arguments as of `forward` and `first_layer`.
 
+        Needs a layer: the identity has none that views could share.
+
         Returns:
-            ``(B + 2 n, D)``, rows of L2 norm 1.
+            ``(B + 2 n, D)``, rows of L2 norm 1 where `unit`.
         """
         x = _joined(parts)
         dtype = torch.bfloat16 if bf16 else x.dtype
         first = first_layer(cast("nn.Linear", self.mlp.layers[0]), x, found, views, dtype=dtype)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             out_BD = self.mlp.after_first(first)
-        return F.normalize(out_BD.to(x.dtype), dim=1)
+        return self._ended(out_BD.to(x.dtype))
+
+    def _ended(self, out_BD: Tensor) -> Tensor:
+        return F.normalize(out_BD, dim=1) if self.unit else out_BD
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -20,6 +20,8 @@ from twotower.models.embeddings.lookup import Lookup
 from twotower.models.embeddings.store import EmbeddingStore, Summed, alone
 from twotower.models.encoders import Histories, HistoryEncoder
 from twotower.models.features import SideInputs, SideTable
+from twotower.models.noise import Noise
+from twotower.models.scorers import Scorer
 from twotower.models.towers import Tower
 from twotower.models.views import SharedViews
 
@@ -66,10 +68,11 @@ class Parts:
     """The one feature of items that histories are looked up in."""
 
     history: "HistoryEncoder | None"
+    scorer: Scorer
 
 
 class TwoTower(nn.Module):
-    """Cosine two-tower model over one embedding store."""
+    """Two-tower model over one embedding store, with the scorer of its outputs."""
 
     def __init__(self, parts: Parts, *, bf16: bool) -> None:
         """Assemble; ``bf16`` asks for bfloat16 products in training (never in evaluation)."""
@@ -79,6 +82,7 @@ class TwoTower(nn.Module):
         self.item_tower, self.query_tower = parts.item_tower, parts.query_tower
         self.history_items, self.history = parts.history_items, parts.history
         self.context_offsets = parts.context_offsets
+        self.scorer = parts.scorer
         self.bf16 = bf16
 
     @property
@@ -87,7 +91,11 @@ class TwoTower(nn.Module):
         return self.store.weight.device
 
     def query_inputs(
-        self, rows: Int64, context: Mapping[str, Int64], history: Ragged | None
+        self,
+        rows: Int64,
+        context: Mapping[str, Int64],
+        history: Ragged | None,
+        noise: Noise | None = None,
     ) -> QueryInputs:
         """Gather what the query tower reads.
 
@@ -95,6 +103,7 @@ class TwoTower(nn.Module):
             rows: int64 ``(b,)`` rows of the query table.
             context: ids ``(b,)`` of every context feature of the model.
             history: item rows, newest first; needed where the model has a history.
+            noise: draws of dropout in the history; None in evaluation.
         """
         side = self.queries.inputs(self.queries.expand(rows))
         context_bags = self._context(context) if self.context_offsets else None
@@ -106,6 +115,7 @@ class TwoTower(nn.Module):
             lengths=torch.tensor(lengths).to(self.device, non_blocking=True),
             row=torch.tensor(history.row_ids()).to(self.device, non_blocking=True),
             longest=max(1, int(lengths.max(initial=1))),
+            noise=noise,
         )
         item_rows = history.values.astype(np.int64)
         single = self.history_items.inputs(self.history_items.expand(item_rows)).bags
@@ -154,24 +164,27 @@ class TwoTower(nn.Module):
         """Both towers.
 
         Returns:
-            query ``(b, D)`` and items ``(X, D)``, the item passes one after the other, views last.
+            query ``(b, D)`` and items ``(X, D)``, as the scorer takes them; the item passes one
+            after the other, views last.
         """
         item_leaf, *query_leaves = looked.lookup.leaves
         if looked.views is None:
             item_XD = self._item_tower(item_leaf, looked.items_dense, bf16=self.bf16)
         else:
             shown_leaf, default_leaf, *query_leaves = query_leaves
-            item_XD = self.item_tower.with_views(
-                self._item_parts(item_leaf, looked.items_dense),
-                (shown_leaf, default_leaf),
-                looked.views,
-                bf16=self.bf16,
+            item_XD = self.scorer.items(
+                self.item_tower.with_views(
+                    self._item_parts(item_leaf, looked.items_dense),
+                    (shown_leaf, default_leaf),
+                    looked.views,
+                    bf16=self.bf16,
+                )
             )
         query_bD = self._query_tower(query_leaves, looked.query, bf16=self.bf16)
         return query_bD, item_XD
 
     def _item_tower(self, found_GE: Tensor, dense_XV: Tensor, *, bf16: bool) -> Tensor:
-        return self.item_tower(self._item_parts(found_GE, dense_XV), bf16=bf16)
+        return self.scorer.items(self.item_tower(self._item_parts(found_GE, dense_XV), bf16=bf16))
 
     def _item_parts(self, found_GE: Tensor, dense_XV: Tensor) -> list[Tensor]:
         width = self.items.num_sparse * self.store.width
@@ -184,7 +197,7 @@ class TwoTower(nn.Module):
             parts.append(found[1].view(rows, len(self.context_offsets) * width))
         if self.history is not None and query.histories is not None:
             parts.append(self.history(found[-1], query.histories))
-        return self.query_tower(parts, bf16=bf16)
+        return self.scorer.queries(self.query_tower(parts, bf16=bf16))
 
     @torch.no_grad()
     def embed_items(self, rows: Int64 | None = None, *, batch_size: int = 8192) -> Tensor:

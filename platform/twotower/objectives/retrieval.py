@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twotower.objectives.pairs import ScorePairs, pair_softmax_loss
 from twotower.objectives.softmax import Candidates, Exclusions, softmax_loss
 
 
@@ -34,6 +35,9 @@ class RetrievalRows:
     log_counts: Tensor | None = None
     """float ``(C,)``: log of the rows that each candidate stands for; None where all are 1."""
 
+    bias: Tensor | None = None
+    """float ``(C,)``: ``-log q`` of each candidate (`logq`), on the positive's column too."""
+
 
 def retrieval_loss(
     query_bD: Tensor,
@@ -41,7 +45,7 @@ def retrieval_loss(
     rows: RetrievalRows,
     *,
     temperature: float,
-    bias_C: Tensor | None = None,
+    pairs: ScorePairs | None = None,
     bf16: bool = False,
 ) -> Tensor:
     """This rank's part of the weighted mean cross-entropy; the ranks' parts add up to the loss.
@@ -51,14 +55,18 @@ def retrieval_loss(
     the same sum as with a column a row, with fewer products.
 
     Args:
-        query_bD: float, rows of L2 norm 1.
-        candidates_CD: float, rows of L2 norm 1, with gradient.
+        query_bD: float.
+        candidates_CD: float, with gradient.
         rows: ids and weights.
-        temperature: tau > 0 over cosines.
-        bias_C: ``-log q`` of each candidate (`logq`), on the positive's column too.
+        temperature: tau > 0 over scores.
+        pairs: what scores a pair; None = the dot product.
         bf16: matrix products in bfloat16.
     """
     keys_b2 = torch.stack([rows.items, rows.own], dim=1)
     exclusions = Exclusions(keys_b2, rows.columns, rows.positive)
-    candidates = Candidates(candidates_CD, exclusions, bias_C, rows.log_counts)
-    return softmax_loss(query_bD, candidates, rows.weight, temperature=temperature, bf16=bf16)
+    candidates = Candidates(candidates_CD, exclusions, rows.bias, rows.log_counts)
+    if pairs is None:
+        return softmax_loss(query_bD, candidates, rows.weight, temperature=temperature, bf16=bf16)
+    return pair_softmax_loss(
+        pairs, query_bD, candidates, rows.weight, temperature=temperature, bf16=bf16
+    )

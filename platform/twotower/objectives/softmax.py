@@ -108,7 +108,7 @@ def softmax_loss(
     sum, and a column is in it as often as it stands for a candidate.
 
     Args:
-        anchor_BD: float, rows of L2 norm 1.
+        anchor_BD: float.
         candidates: vectors, biases and exclusions.
         weight_B: float, already divided by the global sum of weights.
         temperature: tau > 0.
@@ -141,18 +141,14 @@ class _BlockedSoftmax(torch.autograd.Function):
         grad_anchor_BD = torch.empty_like(anchor_BD)
         grad_vectors_DC = vectors_CD.new_zeros(vectors_CD.shape[::-1])
         loss = anchor_BD.new_zeros(())
-        rows = _block_rows(anchor_BD, len(vectors_CD))
+        rows = block_rows(anchor_BD, len(vectors_CD))
         for start in range(0, len(anchor_BD), rows):
             at = slice(start, start + rows)
             positive_b1, weight_b = positive_B1[at], weight_B[at]
             scaled_bD = (anchor_BD[at] * scale).to(product_type)
             logits_bC = product(scaled_bD, vectors).to(anchor_BD.dtype)
-            _correct_(logits_bC, positive_b1, candidates)
-            candidates.exclusions.fill_(logits_bC, start, -math.inf)
-            loss += weight_b @ _softmax_(logits_bC, positive_b1)
-            # What is left of the block is its gradient: softmax minus one at the positive.
-            one_b1 = logits_bC.new_ones(()).expand_as(positive_b1)
-            grad_bC = logits_bC.scatter_add_(1, positive_b1, -one_b1).to(product_type)
+            loss += weight_b @ softmax_gradient_(logits_bC, start, positive_b1, candidates)
+            grad_bC = logits_bC.to(product_type)
             grad_anchor_BD[at] = product(grad_bC, vectors.T).to(anchor_BD.dtype) * (
                 scale * weight_b[:, None]
             )
@@ -170,6 +166,29 @@ class _BlockedSoftmax(torch.autograd.Function):
         (grad,) = grad_outputs
         grad_anchor_BD, grad_vectors_CD = ctx.saved_tensors
         return grad * grad_anchor_BD, grad * grad_vectors_CD, None, None, None
+
+
+def softmax_gradient_(
+    logits_bC: Tensor, start: int, positive_b1: Tensor, candidates: Candidates
+) -> Tensor:
+    """Turn a block of scores into the gradient of its rows' losses, in place.
+
+    Args:
+        logits_bC: scores of rows [start, start + b), already divided by the temperature.
+        start: first row of the block.
+        positive_b1: int64 ``(b, 1)``, column of each row's positive.
+        candidates: biases, counts and exclusions.
+
+    Returns:
+        The rows' cross-entropies ``(b,)``, without their weights, as the gradient is.
+    """
+    _correct_(logits_bC, positive_b1, candidates)
+    candidates.exclusions.fill_(logits_bC, start, -math.inf)
+    losses_b = _softmax_(logits_bC, positive_b1)
+    # Softmax minus one at the positive.
+    one_b1 = logits_bC.new_ones(()).expand_as(positive_b1)
+    logits_bC.scatter_add_(1, positive_b1, -one_b1)
+    return losses_b
 
 
 def _correct_(logits_bC: Tensor, positive_b1: Tensor, candidates: Candidates) -> None:
@@ -192,6 +211,7 @@ def _softmax_(logits_bC: Tensor, positive_b1: Tensor) -> Tensor:
     return top_b - logits_bC.amax(1).log() - positive_b
 
 
-def _block_rows(anchor_BD: Tensor, num_candidates: int) -> int:
+def block_rows(anchor_BD: Tensor, numbers_a_row: int) -> int:
+    """Rows of a block where each row needs so many numbers."""
     size = _BLOCK_GPU if anchor_BD.is_cuda else _BLOCK_CPU
-    return max(1, size // max(num_candidates, 1))
+    return max(1, size // max(numbers_a_row, 1))

@@ -18,6 +18,7 @@ from twotower.core.types import Int64
 from twotower.objectives.contrastive import contrastive_loss
 from twotower.objectives.group import Group
 from twotower.objectives.logq import CountedLogQ, LogQ, StreamingLogQ, column_bias
+from twotower.objectives.pairs import ScorePairs
 from twotower.objectives.plan import ObjectiveInputs, Plan, Planner, SSLPass
 from twotower.objectives.retrieval import RetrievalRows, retrieval_loss
 from twotower.objectives.spread_out import spread_out_loss
@@ -44,11 +45,16 @@ class Objective:
     """All losses of a step."""
 
     def __init__(
-        self, config: ExperimentConfig, inputs: ObjectiveInputs, device: torch.device
+        self,
+        config: ExperimentConfig,
+        inputs: ObjectiveInputs,
+        device: torch.device,
+        pairs: ScorePairs | None = None,
     ) -> None:
-        """Build; every rank builds the same."""
+        """Build, with what scores a pair (None = the dot product); every rank builds the same."""
         self._loss, self._ssl, self._device = config.loss, config.ssl, device
         self._bf16 = config.train.precision == "bf16"
+        self._pairs = pairs
         self._query_items = inputs.query_items
         self.planner = Planner(config, inputs, device)
         self._logq = _logq(config, inputs, device)
@@ -129,13 +135,14 @@ class Objective:
             positive=self._ids(plan.row_to_main) + batch.own.start,
             columns=items_C,
             log_counts=counts_C.log(),
+            bias=bias_C,
         )
         return retrieval_loss(
             query_bD,
             vectors_CD,
             rows,
             temperature=self._loss.temperature,
-            bias_C=bias_C,
+            pairs=self._pairs,
             bf16=self._bf16,
         )
 

@@ -27,6 +27,7 @@ _REASONS = {
     "unknown_item": "item not in the catalogue",
     "self_link": "links itself",
     "not_positive": "not positive",
+    "few_pairs": "of a query with too few pairs",
 }
 
 

@@ -20,6 +20,7 @@ from twotower.evaluation.baselines import (
     item_knn_scorer,
 )
 from twotower.evaluation.evaluate import Evaluation, Task, evaluate, measure, recommend
+from twotower.evaluation.pairs import Network, PairScorer
 from twotower.evaluation.protocol import Json
 from twotower.evaluation.scorers import CosineScorer, Scorer
 from twotower.evaluation.topk import Top
@@ -74,7 +75,7 @@ class Evaluator:
             history=None if asked.history is None else asked.history.take(mine),
             batch_size=_CHUNK,
         )
-        scorer = CosineScorer(queries_qD, items_ND)
+        scorer = scorer_of(model, queries_qD, items_ND)
         top = recommend(scorer, _some(asked.task, mine), self._config.eval)
         return measure(self._gather(top, model.device), asked.task, self._config.eval, setting)
 
@@ -131,6 +132,16 @@ class Evaluator:
         items = gathered(torch.from_numpy(top.items)).numpy()
         scores = gathered(torch.from_numpy(top.scores)).numpy()
         return Top(items, scores, sum(int(searched) for _, searched in found))
+
+
+def scorer_of(model: TwoTower, query_QD: Tensor, item_ND: Tensor) -> Scorer:
+    """What ranks a model's vectors of queries ``(Q, D)`` and of the catalogue ``(N, D)``."""
+    pairs = model.scorer.pairs
+    if pairs is None:
+        return CosineScorer(query_QD, item_ND)
+    layers = [(layer.weight.detach(), layer.bias.detach()) for layer in pairs.hidden_layers]
+    network = Network(pairs.product_width, layers, pairs.last.detach())
+    return PairScorer(query_QD, item_ND, network)
 
 
 def _some(task: Task, at: Int64) -> Task:

@@ -94,6 +94,7 @@ class TrainState:
                 inputs.mutual_information,
             ),
             at,
+            model.scorer.pairs,
         )
         return cls(config, model, objective, Optimizer(config.train, model, total_steps))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from twotower.core.types import Batch
 from twotower.models.features import Entries, SideInputs, SideTable
+from twotower.models.noise import Noise
 from twotower.models.views import SharedViews
 from twotower.objectives.contrastive import identical_share, view_signature
 from twotower.objectives.group import SINGLE, Group
@@ -35,7 +36,8 @@ def train_step(
         the number of touched rows; tables with codebooks wait several times each.
     """
     plan = state.objective.planner.plan(batch, group)
-    query = state.model.query_inputs(plan.batch.query, plan.batch.context, plan.batch.history)
+    rows, noise = plan.batch, Noise(plan.draws.seed, plan.draws.step, plan.batch.position)
+    query = state.model.query_inputs(rows.query, rows.context, rows.history, noise)
     table = state.model.items
     items = [table.inputs(table.expand(p.items), p.hidden) for p in (plan.main, plan.mixed)]
     if not state.model.store.is_full:

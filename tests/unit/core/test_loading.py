@@ -44,6 +44,10 @@ BAD = {
     "eval.k=[50, 10]": r"eval\.k: cut-offs must be distinct and rising",
     "eval.select=recall@7": r"eval\.select: 'recall@7' is not measured",
     "data.split.kind=time": r"data\.split\.kind: time needs `interactions\.time`",
+    "data.split.kind=leave_last": r"data\.split\.kind: leave_last needs `interactions\.time`",
+    "data.min_query_pairs=0": r"data\.min_query_pairs: .*greater than or equal to 1",
+    "model.scorer_hidden=[]": r"model\.scorer_hidden: .*at least 1",
+    "model.history_blocks=2": r"model\.history_blocks: 2 is for `history: attention`",
     "data.split.kind=by_group": r"data\.split\.column: ",
     "data.features.query.package.share=nope": r"data\.features\.query\.package\.share: no item feature 'nope'",
     "data.features.item.tags.kind=bag": r"data\.features\.item\.tags\.kind: ",
@@ -60,6 +64,21 @@ BAD = {
 def test_a_bad_value_is_refused_by_the_name_of_its_key(override: str) -> None:
     with pytest.raises(ConfigError, match=BAD[override]):
         load_config(DEBIAN, [override])
+
+
+TOGETHER = [
+    (["ssl.weight=1", "model.scorer=gmf"], r"ssl\.weight: .*they are gmf and mlp"),
+    (["ssl.weight=1", "model.towers=identity"], r"ssl\.weight: .*cosine and identity"),
+    (["loss.spread_out=softmax", "model.scorer=neumf"], r"loss\.spread_out: .*it is neumf"),
+    (["model.scorer=neumf", "model.out_dim=33"], r"model\.out_dim: .*33 is odd"),
+    (["model.history=attention", "model.history_heads=5"], r"model\.history_heads: 5 does not"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), TOGETHER)
+def test_keys_that_do_not_fit_each_other_are_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config(DEBIAN, overrides)
 
 
 def test_overrides_and_provenance() -> None:

@@ -21,6 +21,8 @@ CASES: dict[str, dict[str, Any]] = {
     "fraction": {"fraction": 0.4, "seed": 5},
     "per_query": {"split": {"kind": "per_query", "validation": 0.15, "test": 0.2}},
     "time": {"split": {"kind": "time", "validation": 0.1, "test": 0.1}},
+    "leave_last": {"split": {"kind": "leave_last"}, "fraction": 0.6},
+    "few_pairs": {"min_query_pairs": 13, "split": {"kind": "time"}},
     "instants": {"split": {"kind": "time", "instants": [1300, 1350]}},
     "cold_items": {"split": {"kind": "cold_items", "validation": 0.2, "test": 0.2}},
     "by_group": {"split": {"kind": "by_group", "column": "maker", "validation": 0.2, "test": 0.2}},

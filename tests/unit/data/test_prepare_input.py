@@ -111,6 +111,12 @@ def test_wrong_kind_of_feature_names_the_key(
     assert "items.parquet" in message
 
 
+def test_too_few_pairs_everywhere_names_the_key(tmp_path: Path) -> None:
+    make_log(tmp_path)
+    config = make_config(tmp_path, min_query_pairs=1000)
+    assert "data.min_query_pairs: no query has 1000" in refusal(config)
+
+
 def test_query_feature_without_a_table_is_refused(tmp_path: Path) -> None:
     make_log(tmp_path)
     features = {

@@ -44,7 +44,10 @@ def test_shares_come_out(kind: str) -> None:
     assert np.abs(shares - [0.7, 0.2, 0.1, 0]).max() < tolerance
 
 
-@pytest.mark.parametrize("kind", ["random", "per_query", "by_group", "time", "cold_items"])
+KINDS = ["random", "per_query", "by_group", "time", "cold_items", "leave_last"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_parts_of_pairs_do_not_depend_on_their_order(kind: str) -> None:
     pairs, plan = pairs_of(500), plan_of(kind, fraction=0.5)
     order = np.random.default_rng(1).permutation(500)
@@ -92,6 +95,17 @@ def test_per_query_keeps_one_train_pair(number: int, seed: int) -> None:
     parts = assign(pairs, plan_of("per_query"))
     for query in np.unique(pairs.query):
         assert (parts[pairs.query == query] == TRAIN).any()
+
+
+def test_leave_last_holds_out_the_two_newest_of_every_query_that_has_three() -> None:
+    pairs = replace(
+        pairs_of(8, queries=4, items=9),
+        query=np.array([0, 0, 0, 0, 1, 1, 2, 2], dtype=np.int32),
+        time=np.array([5, 9, 9, 1, 3, 4, 7, 7]),
+    )
+    parts = assign(pairs, plan_of("leave_last")).tolist()
+    assert sorted(parts[1:3]) == [VALIDATION, TEST]  # one time: the keyed order decides
+    assert parts[:1] + parts[3:] == [TRAIN] * 6
 
 
 def test_cold_items_are_held_out_whole() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from twotower.models.scorers import PairNetwork
 from twotower.objectives import softmax
+from twotower.objectives.pairs import pair_softmax_loss
 from twotower.objectives.softmax import Candidates, Exclusions, softmax_loss
 
 torch.set_num_threads(1)
@@ -79,6 +82,25 @@ def test_value_and_gradients_equal_the_row_by_row_version(
         patch.setattr(softmax, "_BLOCK_CPU", block)
         loss = softmax_loss(anchor, candidates, weight, temperature=0.2)
         got = torch.autograd.grad(3 * loss, [anchor, candidates.vectors])
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, 3 * b, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1 << 30), block=st.sampled_from([1, 99, 200, 1 << 20]))
+def test_a_network_over_pairs_in_blocks_equals_plain_autograd(seed: int, block: int) -> None:
+    anchor, candidates, weight = example(seed)
+    network = PairNetwork(1, (3, 2), torch.Generator().manual_seed(seed)).double()
+    leaves = [anchor, candidates.vectors, *network.parameters()]
+    scores = network(anchor, candidates.vectors) / 0.2
+    eye = torch.eye(len(candidates.vectors), dtype=torch.float64)
+    expected = slow_loss(scores, replace(candidates, vectors=eye), weight, 1.0)
+    wanted = torch.autograd.grad(expected, leaves)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax, "_BLOCK_CPU", block)
+        loss = pair_softmax_loss(network, anchor, candidates, weight, temperature=0.2)
+        got = torch.autograd.grad(3 * loss, leaves)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, 3 * b, rtol=1e-10, atol=1e-12)

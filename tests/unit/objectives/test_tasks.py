@@ -47,8 +47,9 @@ def test_retrieval_equals_the_loop_over_a_column_a_row(with_bias: bool) -> None:
         positive=torch.tensor(place),
         columns=torch.tensor(distinct + mixed),
         log_counts=torch.tensor([1.0, 3, 2, 1, 1, 1], dtype=torch.float64).log(),
+        bias=bias,
     )
-    fast = retrieval_loss(query, vectors, rows, temperature=0.3, bias_C=bias)
+    fast = retrieval_loss(query, vectors, rows, temperature=0.3)
 
     slow = query.new_zeros(())
     for i in range(6):

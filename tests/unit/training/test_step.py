@@ -54,6 +54,38 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
     },
     "history": {"history": True, "ssl__weight": 0.3},
+    "attention": {"history": True, "model__history": "attention"},
+    "attention_with_dropout": {
+        "history": True,
+        "model__history": "attention",
+        "model__history_blocks": 3,
+        "model__history_heads": 2,
+        "model__history_dropout": 0.4,
+        "model__scorer": "gmf",
+        "model__towers": "identity",
+        "loss__temperature": 1.0,
+    },
+    "one_layer": {"model__hidden": [], "ssl__weight": 0.3},
+    "gmf": {
+        "model__scorer": "gmf",
+        "loss__temperature": 1.0,
+        "loss__logq": "counted",
+        "loss__mixed_negatives": 5,
+    },
+    "gmf_of_embeddings": {"history": True, "model__scorer": "gmf", "model__towers": "identity"},
+    "neumf": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [5, 4, 3],
+        "model__hidden": [],
+        "loss__temperature": 0.5,
+        "loss__logq": "counted",
+        "loss__mixed_negatives": 5,
+    },
+    "neumf_one_layer": {
+        "model__scorer": "neumf",
+        "model__scorer_hidden": [3],
+        "loss__feature_dropout": 0.4,
+    },
 }
 
 
@@ -197,13 +229,17 @@ def test_training_lowers_the_loss_and_reports_identical_views_on_demand() -> Non
     assert 0 <= detail["identical_views"].item() <= 1
 
 
-def test_bf16_trains_near_float32() -> None:
+@pytest.mark.parametrize("changes", [{"ssl__weight": 0.3}, {"model__scorer": "neumf"}])
+def test_bf16_trains_near_float32(changes: dict[str, Any]) -> None:
     runs = [
-        tiny_state(tiny_experiment(ssl__weight=0.3, train__precision=p), dtype=torch.float32)
+        tiny_state(tiny_experiment(**changes, train__precision=p), dtype=torch.float32)
         for p in ("float32", "bf16")
     ]
     full, half = (train_step(state, tiny_batch(0)) for state in runs)
     assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=0.02)
+    assert half["loss"].item() != full["loss"].item()
+    first, second = (state.optimizer.state_tensors()["table.sum"].sum() for state in runs)
+    torch.testing.assert_close(first, second, rtol=0.1, atol=0)
 
 
 def test_ids_that_both_views_hide_are_trained_by_pairs_alone() -> None:
