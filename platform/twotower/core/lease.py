@@ -49,7 +49,7 @@ class Lease:
             holder = _holder(stream)
             stream.close()
             raise InputError(
-                f"{self._store.uri}: the folder is in use by {holder}; "
+                f"{self._store.uri}: the run directory is in use by {holder}; "
                 "wait for it or stop it"
             ) from error
         stream.seek(0)
