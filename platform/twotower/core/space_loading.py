@@ -139,7 +139,7 @@ def _check_point(space: SearchSpace, params: dict[str, Any], config: ExperimentC
 
 
 def _dimension(path: str, spec: Any, config: ExperimentConfig) -> Dimension:
-    annotation = _annotation(path)
+    annotation = _annotation(path, config)
     _check_searchable(path)
     if not isinstance(spec, dict) or ("choices" in spec) == ("low" in spec or "high" in spec):
         raise ConfigError(f"{path}: write {{low: , high: }} or {{choices: [ , ]}}, got {spec!r}")
@@ -224,8 +224,12 @@ def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
         yield dict(zip(paths, point, strict=True))
 
 
-def _annotation(path: str) -> Any:
-    """Type of the config value at a dotted path; ConfigError with the nearest path if none."""
+def _annotation(path: str, config: ExperimentConfig) -> Any:
+    """Type of the config value at a dotted path; ConfigError with the nearest path if none.
+
+    Some sections are one of several kinds, or lie under names of the config's own: their keys are
+    those of what the config has there.
+    """
     found = _leaf_types(ExperimentConfig)
     if path in found:
         return found[path]
@@ -233,6 +237,12 @@ def _annotation(path: str) -> Any:
         return Any
     if below := [p for p in found if p.startswith(f"{path}.")]:
         raise ConfigError(f"{path}: is a section; name a value in it, such as {below[0]}")
+    *parents, leaf = path.split(".")
+    section: Any = config
+    for name in parents:
+        section = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
+    if isinstance(section, BaseModel) and leaf in type(section).model_fields:
+        return type(section).model_fields[leaf].annotation
     near = difflib.get_close_matches(path, found, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{path}: unknown config path{hint}")

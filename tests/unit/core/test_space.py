@@ -159,3 +159,21 @@ def test_the_shipped_space_fits_and_a_missing_file_is_named() -> None:
     ]
     with pytest.raises(ConfigError, match="no such space file; this folder has"):
         load_space(ROOT / "configs/spaces/sls.yaml", config_with())
+
+
+def test_a_table_is_searched_by_the_keys_of_its_kind() -> None:
+    large = {"kind": "mgqe", "num_subspaces": 8}
+    config = tiny_config(9, model__embeddings={"large": large})
+    path = "model.embeddings.large.num_subspaces"
+    space = space_of(
+        {path: {"choices": [4, 8]}, "model.embeddings.large.commitment": {"low": 0, "high": 1}},
+        config,
+    )
+    assert space.own_point(config) == {path: 8, "model.embeddings.large.commitment": 0.0}
+    found = space.apply(config, {path: 4}).model.embeddings.large
+    assert found is not None
+    assert found.num_subspaces == 4  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match="unknown config path"):
+        space_of({"model.embeddings.large.rank": {"choices": [4, 8]}}, config)
+    with pytest.raises(ConfigError, match="does not divide embed_dim"):
+        space_of({path: {"choices": [8, 5]}}, config)
