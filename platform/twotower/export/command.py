@@ -71,10 +71,12 @@ def recommend(
     if as_json:
         _emit([asdict(one) for one in found])
         return
-    table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
+    named = any(one.name != one.item for one in found)
+    columns = ("", "item", *(["name"] if named else []), "score")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for rank, one in enumerate(found, 1):
-        name = one.name if one.name != one.item else ""
-        table.add_row(str(rank), _plain(one.item), _plain(name), f"{one.score:.4f}")
+        name = [_plain(one.name if one.name != one.item else "")] if named else []
+        table.add_row(str(rank), _plain(one.item), *name, f"{one.score:.4f}")
     Console(highlight=False).print(table)
 
 
