@@ -24,60 +24,57 @@ def train_inputs(config: ExperimentConfig, prepared: Prepared) -> TrainInputs:
         query_items=prepared.query_items(),
         item_counts=prepared.item_counts(),
         context={name: (table, sizes[table]) for name, table in contexts.items()},
-        value_counts={
-            table: value_counts(table, sizes[table], prepared, (item, query), contexts)
-            + _history_counts(table, sizes[table], prepared, item, shared_tables=shared)
-            for table, kind in config.embeddings(sizes).items()
-            if kind.kind == "mgqe"
-        },
+        value_counts=_value_counts(config, prepared, (item, query), contexts),
         mutual_information=_mutual_information(config, prepared, [f.name for f in item.features]),
     )
 
 
-def value_counts(
-    table: str,
-    size: int,
+def _value_counts(
+    config: ExperimentConfig,
     prepared: Prepared,
     sides: tuple[Side, Side],
     contexts: Mapping[str, str],
-) -> Int64:
-    """Train pairs in which each value of a table occurs, as its item's, its query's or its own.
+) -> dict[str, Int64]:
+    """Train pairs in which each value of a table with tiers occurs.
+
+    As its item's, its query's or its own; a history with a table of its own counts as the items do.
 
     Args:
-        table: the table.
-        size: its values V.
-        prepared: the dataset.
+        config: says which tables have tiers.
+        prepared: the dataset; its pairs are read where there is such a table.
         sides: features of items and of queries.
         contexts: context feature -> its table.
 
     Returns:
-        int64 ``(V,)``.
+        Table -> int64 ``(V,)``.
     """
+    shared = config.model.shared_tables
+    sizes = prepared.tables(shared_tables=shared)
+    tiered = [t for t, kind in config.embeddings(sizes).items() if kind.kind == "mgqe"]
+    if not tiered:
+        return {}
     pairs = prepared.pairs("train")
-    counts = np.zeros(size, dtype=np.int64)
+    counts = {table: np.zeros(sizes[table], dtype=np.int64) for table in tiered}
+    histories = [
+        (f"item.{prepared.features.query[name].share}", own)
+        for name, own in prepared.history_tables(shared_tables=shared).items()
+    ]
     for side, rows in zip(sides, (pairs.item, pairs.query), strict=True):
         rows_of_side = np.bincount(rows, minlength=side.num_rows)
         for feature in side.features:
-            if feature.table == table and isinstance(feature.values, Ragged):
-                values = feature.values
-                weights = np.repeat(rows_of_side, values.lengths())
-                counted = np.bincount(values.values, weights=weights, minlength=size)
-                counts += counted.astype(np.int64)
-    for name, own in contexts.items():
-        if own == table:
-            counts += np.bincount(pairs.context[name], minlength=size)
-    return counts
-
-
-def _history_counts(
-    table: str, size: int, prepared: Prepared, item: Side, *, shared_tables: bool
-) -> Int64:
-    """Train pairs of the items of a history that has a table of its own; zeros of other tables."""
-    counts = np.zeros(size, dtype=np.int64)
-    for name, own in prepared.history_tables(shared_tables=shared_tables).items():
-        shared = f"item.{prepared.features.query[name].share}"
-        if own == table and shared != table:
-            counts += value_counts(shared, size, prepared, (item, Side(0, ())), {})
+            read = {feature.table}
+            if side is sides[0]:
+                read |= {own for of_items, own in histories if of_items == feature.table}
+            for table in read & counts.keys():
+                assert isinstance(feature.values, Ragged)
+                weights = np.repeat(rows_of_side, feature.values.lengths())
+                counted = np.bincount(
+                    feature.values.values, weights=weights, minlength=sizes[table]
+                )
+                counts[table] += counted.astype(np.int64)
+    for name, table in contexts.items():
+        if table in counts:
+            counts[table] += np.bincount(pairs.context[name], minlength=sizes[table])
     return counts
 
 
