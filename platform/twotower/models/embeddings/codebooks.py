@@ -12,6 +12,7 @@ Shape letters:
     w width of a subspace, E / D    p = w + 2, as in `responses`
 """
 
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -82,10 +83,11 @@ class CodebookTable(Table):
         source = generator(self.size.seed, purpose, self.size.name)
         return torch.empty(self._shape).normal_(0, self.size.init_std, generator=source)
 
+    @abstractmethod
     def weights(self) -> Tensor:
         """What phi is multiplied with for the responses, ``(D, K, p)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor) -> Choice:
         """Read rows as centroids, differentiably.
 
@@ -94,7 +96,6 @@ class CodebookTable(Table):
             ids_u: their values.
             weights_DKp: normalised weights of the responses.
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def statistics(self, rows_RE: Tensor, touched_R: Tensor, asked: Asked) -> Tensor:

@@ -9,6 +9,7 @@ Shape letters:
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ class Served(NamedTuple):
     """int64 ``(V,)``: served id of each value; None = its own id."""
 
 
-class Table(nn.Module):
+class Table(nn.Module, ABC):
     """A kind of table."""
 
     num_rows: int
@@ -118,6 +119,7 @@ class Table(nn.Module):
         del touched_R, asked
         return rows_RE.new_empty(0, dtype=torch.float64)
 
+    @abstractmethod
     def read(self, rows_RE: Tensor, asked: Asked, sums_S: Tensor, *, detail: bool) -> Read:
         """Read values for training.
 
@@ -127,11 +129,10 @@ class Table(nn.Module):
             sums_S: what `statistics` gave, summed over ranks.
             detail: also measure `Read.codes_differ`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def served(self, rows_RE: Tensor, touched_R: Tensor) -> Served:
         """The table as it is served, on the CPU; a value never touched reads as the default."""
-        raise NotImplementedError
 
 
 class HashedTable(Table):
