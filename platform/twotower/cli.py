@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twotower.bench.command import bench_app
+from twotower.core.command_line import AsJson, Verbose, emit
 from twotower.core.errors import TwotowerError
 from twotower.core.loading import Loaded, load_config
 from twotower.core.storage import Store
@@ -47,8 +48,6 @@ Overrides = Annotated[
         "--set", metavar="PATH=VALUE", help="Change one value, e.g. ssl.weight=0.3; repeatable."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages too.")]
 Address = Annotated[
     str | None, typer.Option(help="Job server; else RAY_API_SERVER_ADDRESS, else 127.0.0.1:8265.")
 ]
@@ -56,11 +55,6 @@ Token = Annotated[Path | None, typer.Option(help="File that holds the cluster's 
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name that `submit` printed.")]
 Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out part.")]
 out = Console(highlight=False)
-
-
-def emit(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 @app.command()

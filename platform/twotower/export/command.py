@@ -4,7 +4,6 @@
 # ruff: noqa: PLC0415
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from twotower.core.command_line import AsJson, Verbose, emit
 from twotower.core.errors import InputError
 
 if TYPE_CHECKING:
     from twotower.export.write import Exported
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 ExportPath = Annotated[
     str, typer.Argument(metavar="EXPORT", help="What `export` wrote; a folder or a URI.")
 ]
@@ -45,7 +44,7 @@ def export(
 
     found = write(run, output, names=names, onnx=onnx, index=index)
     if as_json:
-        _emit(asdict(found))
+        emit(asdict(found))
     else:
         show_export(found)
 
@@ -69,7 +68,7 @@ def recommend(
     asked = _record(record) if record is not None else str(query)
     found = opened.recommend(asked, k, filter_seen=False if seen else None)
     if as_json:
-        _emit([asdict(one) for one in found])
+        emit([asdict(one) for one in found])
         return
     named = any(one.name != one.item for one in found)
     columns = ("", "item", *(["name"] if named else []), "score")
@@ -88,16 +87,14 @@ def vectors(
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of Parquet shards.")],
     as_json: AsJson = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show Ray's own messages too.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Embed the items of any catalogue with Ray Data."""
     from twotower.export.vectors import write_vectors
 
     found = write_vectors(export, catalogue, output, verbose=verbose)
     if as_json:
-        _emit(found)
+        emit(found)
         return
     text = f"{output}   {found['rows']:,} items, {found['width']} numbers"
     Console(highlight=False).print(_plain(text), soft_wrap=True)
@@ -141,7 +138,3 @@ def _record(text: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise InputError("--record: must be one JSON object of values by column")
     return found
-
-
-def _emit(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")

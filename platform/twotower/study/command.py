@@ -3,21 +3,18 @@
 # `--help` must not wait for Ray and torch, so a command imports what it runs.
 # ruff: noqa: PLC0415
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from twotower.core.command_line import AsJson, Verbose, emit
 from twotower.report.console import Display
 
 _WIDTH = 130
 """Of tables that no terminal wraps."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def study(
@@ -27,9 +24,7 @@ def study(
     ] = None,
     run: Annotated[bool, typer.Option(help="No: only write the page of the runs so far.")] = True,
     as_json: AsJson = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show Ray's own messages too.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a plan of methods, data and seeds; write its tables, claims and page."""
     from twotower.study.complete import complete
@@ -38,7 +33,7 @@ def study(
     with Display() as display:
         found = complete(file, display.on_study, most=most, run=run, verbose=verbose)
     if as_json:
-        _emit(found)
+        emit(found)
         return
     plain = Console(highlight=False)
     print_study(found, plain if plain.is_terminal else Console(highlight=False, width=_WIDTH))
@@ -54,7 +49,7 @@ def reproduce(
 
     found = again(ledger, run)
     if as_json:
-        _emit(asdict(found))
+        emit(asdict(found))
     else:
         out = Console(highlight=False)
         for line in found.machine:
@@ -62,7 +57,3 @@ def reproduce(
         out.print(f"{found.run}: {found.difference or 'equal, bit for bit'}", soft_wrap=True)
     if found.difference:
         raise typer.Exit(3)
-
-
-def _emit(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
