@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from twotower.models.two_tower import TwoTower
+from twotower.serving.tables import formula_bytes
 
 _FLOAT_BYTES = 4
 
@@ -39,7 +40,7 @@ def sizes(model: TwoTower) -> Sizes:
     """Measure the tables as they would be exported; full ones are counted, not copied."""
     store, tables = model.store, dict[str, TableSize]()
     for name, values in store.tables.items():
-        full = _FLOAT_BYTES * values * store.width
+        full = formula_bytes("full", {}, values, store.width)
         tables[name] = TableSize("full", values, full, full)
         if store.is_compressed(name):
             served = store.served(name).table
