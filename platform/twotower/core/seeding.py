@@ -44,10 +44,9 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Any, Any, 
 
 
 def _multiply(word: Any, multiplier: int) -> tuple[Any, Any]:
-    """High and low word of a 32 x 32-bit product, by 16-bit halves: int64 never overflows."""
-    low = (word & 0xFFFF) * multiplier
-    high = (word >> 16) * multiplier + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+    """High and low word of a 32 x 32-bit product: int64 wraps around, which keeps all 64 bits."""
+    product = word * multiplier
+    return (product >> 32) & _WORD, product & _WORD
 
 
 def words(seed: int, purpose: str, step: int, index: Any, lane: int = 0) -> tuple[Any, Any]:
