@@ -254,10 +254,10 @@ def _dense_optimizer(train: Train, named: Mapping[str, nn.Parameter]) -> torch.o
     Decay acts on the towers' matrices; not on biases and norms, nor on what belongs to a table.
     """
     if train.optimizer != "adamw":
-        return torch.optim.Adagrad(list(named.values()), lr=train.learning_rate, foreach=True)
+        return torch.optim.Adagrad(list(named.values()), lr=train.learning_rate, fused=True)
     decayed = {n: w.ndim > 1 and not n.startswith("store.") for n, w in named.items()}
     groups = [
         {"params": [named[n] for n in named if decayed[n]], "weight_decay": train.weight_decay},
         {"params": [named[n] for n in named if not decayed[n]], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, foreach=True)
+    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
