@@ -39,6 +39,16 @@ CASES: dict[str, dict[str, Any]] = {
         "loss__spread_out": "squared",
         "train__optimizer": "adamw",
     },
+    "repeats": {
+        "ssl__weight": 1,
+        "ssl__items": "in_batch",
+        "ssl__masking": "rfm",
+        "ssl__dropout_rate": 0,
+        "loss__mixed_negatives": 5,
+        "model__embeddings__item": {
+            "tags": {"kind": "dpq_sx", "num_subspaces": 4, "num_centroids": 3}
+        },
+    },
     "gmf": {
         "history": True,
         "model__history": "attention",

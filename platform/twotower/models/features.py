@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from twotower.core.types import DEFAULT_ID, EncodedFeature, Int64, Ragged, Side
 from twotower.models.embeddings.bags import Bags
 from twotower.models.embeddings.store import EmbeddingStore
+from twotower.models.repeats import Repeats
 from twotower.models.views import Run, SharedViews
 
 Int32 = NDArray[np.int32]
@@ -187,18 +188,39 @@ class SideTable(nn.Module):
             dropped_N = torch.where(in_second_N, dropped[1], dropped[0])
         shown = self.inputs(entries, None, dropped_N)
         first_nV = by_row(hidden_PA[:, self.dense_columns])
-        single = torch.ones_like(self.defaults)
-        places = torch.arange(len(single), dtype=torch.int32, device=device)
-        hidden = torch.full_like(single, total, dtype=self.dense.dtype)  # each by one of the views
         return SharedViews(
             bags=shown.bags,
-            defaults=Bags(self.defaults, single.to(self.dense.dtype), places, single, hidden),
+            defaults=self._defaults(total),  # one of the views hides the feature
             dense=(shown.dense.masked_fill(first_nV, 0), shown.dense.masked_fill(~first_nV, 0)),
             runs=tuple(
                 Run(count, tuple(map(bool, hidden)))
                 for count, hidden in zip(rows, hidden_PS, strict=True)
             ),
         )
+
+    def repeats(self, main: SideInputs, places: Int64, hidden_nA: Tensor) -> Repeats:
+        """Both views of items that the main pass reads, each feature shown by exactly one of them.
+
+        Args:
+            main: what that pass reads.
+            places: int64 ``(n,)``, where the items stand in it.
+            hidden_nA: bool, what view 1 hides; view 2 hides the others.
+        """
+        shown_nA = (~hidden_nA).to(self.dense.dtype)
+        return Repeats.of(
+            places,
+            len(main.dense),
+            shown=shown_nA[:, self.sparse_columns],
+            shown_dense=shown_nA[:, self.dense_columns],
+            defaults=self._defaults(len(places)),
+        )
+
+    def _defaults(self, times: int) -> Bags:
+        """The default row of each sparse feature, which is shown so many times."""
+        single = torch.ones_like(self.defaults)
+        places = torch.arange(len(single), dtype=torch.int32, device=single.device)
+        examples = torch.full_like(single, times, dtype=self.dense.dtype)
+        return Bags(self.defaults, single.to(self.dense.dtype), places, single, examples)
 
     def _masked(self, entries: Entries, hidden_bA: Tensor | None, dropped_N: Tensor | None) -> Bags:
         """Bags of the values left; the first entry of a bag without any becomes its default row.

@@ -5,14 +5,28 @@ Shape letters:
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.models.embeddings.bags import Bags
 from twotower.models.layers import MLP, generator
-from twotower.models.views import SharedViews, first_layer
+
+
+class PairedViews(Protocol):
+    """Both views of n items, computed together."""
+
+    def lookups(self) -> list[Bags]:
+        """What must be looked up for them."""
+        ...
+
+    def first_layer(
+        self, layer: nn.Linear, x_XW: Tensor, found: Sequence[Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        """``layer`` on X other rows, then on view 1, then on view 2: ``(X + 2 n, H)``."""
+        ...
 
 
 class Tower(nn.Module):
@@ -50,21 +64,27 @@ class Tower(nn.Module):
     def with_views(
         self,
         parts: Sequence[Tensor],
-        found: tuple[Tensor, Tensor],
-        views: SharedViews,
+        found: Sequence[Tensor],
+        views: PairedViews,
         *,
         bf16: bool = False,
     ) -> Tensor:
-        """Embed some rows, then both views of n items; arguments as of `forward` and `first_layer`.
+        """Embed some rows, then both views of n items.
 
         Needs a layer: the identity has none that views could share.
+
+        Args:
+            parts: of the rows, as of `forward`.
+            found: what ``views.lookups()`` looked up.
+            views: the views.
+            bf16: as of `forward`.
 
         Returns:
             ``(B + 2 n, D)``, rows of L2 norm 1 where `unit`.
         """
         x = _joined(parts)
         dtype = torch.bfloat16 if bf16 else x.dtype
-        first = first_layer(cast("nn.Linear", self.mlp.layers[0]), x, found, views, dtype=dtype)
+        first = views.first_layer(cast("nn.Linear", self.mlp.layers[0]), x, found, dtype)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             out_BD = self.mlp.after_first(first)
         return self._ended(out_BD.to(x.dtype))

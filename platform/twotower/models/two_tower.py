@@ -22,8 +22,7 @@ from twotower.models.encoders import Histories, HistoryEncoder
 from twotower.models.features import SideInputs, SideTable
 from twotower.models.noise import Noise
 from twotower.models.scorers import Scorer
-from twotower.models.towers import Tower
-from twotower.models.views import SharedViews
+from twotower.models.towers import PairedViews, Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Looked:
     lookup: Lookup
     query: QueryInputs
     items_dense: Tensor
-    views: SharedViews | None
+    views: PairedViews | None
 
     def gradients(self) -> RowGradients:
         """Gradient of the store by row; call after the backward pass."""
@@ -137,7 +136,7 @@ class TwoTower(nn.Module):
         self,
         query: QueryInputs,
         items: Sequence[SideInputs],
-        views: SharedViews | None = None,
+        views: PairedViews | None = None,
         summed: Summed = alone,
         *,
         detail: bool = False,
@@ -147,16 +146,14 @@ class TwoTower(nn.Module):
         Args:
             query: the query pass.
             items: item passes.
-            views: two more of them, which share what they look up.
+            views: two more of them, computed together.
             summed: sums a tensor over the ranks, which all look up; used where tables have
                 statistics.
             detail: also measure what `Lookup.own_losses` has on detailed steps.
         """
         item_bags = Bags.concat([one.bags for one in items])
-        view_bags = [views.bags, views.defaults] if views else []
-        found = self.store.lookup(
-            [item_bags, *view_bags, *_query_bags(query)], summed, detail=detail
-        )
+        of_query, of_views = _query_bags(query), views.lookups() if views else []
+        found = self.store.lookup([item_bags, *of_query, *of_views], summed, detail=detail)
         dense = items[0].dense if len(items) == 1 else torch.cat([one.dense for one in items])
         return Looked(found, query, dense, views)
 
@@ -167,20 +164,16 @@ class TwoTower(nn.Module):
             query ``(b, D)`` and items ``(X, D)``, as the scorer takes them; the item passes one
             after the other, views last.
         """
-        item_leaf, *query_leaves = looked.lookup.leaves
+        item_leaf, *leaves = looked.lookup.leaves
+        of_query = len(_query_bags(looked.query))
         if looked.views is None:
             item_XD = self._item_tower(item_leaf, looked.items_dense, bf16=self.bf16)
         else:
-            shown_leaf, default_leaf, *query_leaves = query_leaves
+            parts = self._item_parts(item_leaf, looked.items_dense)
             item_XD = self.scorer.items(
-                self.item_tower.with_views(
-                    self._item_parts(item_leaf, looked.items_dense),
-                    (shown_leaf, default_leaf),
-                    looked.views,
-                    bf16=self.bf16,
-                )
+                self.item_tower.with_views(parts, leaves[of_query:], looked.views, bf16=self.bf16)
             )
-        query_bD = self._query_tower(query_leaves, looked.query, bf16=self.bf16)
+        query_bD = self._query_tower(leaves[:of_query], looked.query, bf16=self.bf16)
         return query_bD, item_XD
 
     def _item_tower(self, found_GE: Tensor, dense_XV: Tensor, *, bf16: bool) -> Tensor:

@@ -15,7 +15,7 @@ Shape letters:
 # torch.autograd.Function.apply has no types.
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,6 +52,30 @@ class SharedViews:
     runs: tuple[Run, ...]
     """In the order of the items; their rows sum to n."""
 
+    def lookups(self) -> list[Bags]:
+        """What `first_layer` wants to have been looked up."""
+        return [self.bags, self.defaults]
+
+    def first_layer(
+        self, layer: nn.Linear, x_XW: Tensor, found: Sequence[Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        """Output of the layer for the other passes, then for view 1, then for view 2.
+
+        Args:
+            layer: the tower's first.
+            x_XW: input of the other passes.
+            found: what `lookups` did: ``(n * S, E)`` and ``(S, E)``.
+            dtype: type of the large matrix products and of the output.
+
+        Returns:
+            ``(X + 2 n, H)``.
+        """
+        shown_GE, defaults_SE = found
+        shown_nSE = shown_GE.view(-1, *defaults_SE.shape)
+        weights = layer.weight, layer.bias
+        out = _SharedLinear.apply(x_XW, shown_nSE, defaults_SE, *weights, self, dtype)
+        return cast("Tensor", out)
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -62,32 +86,6 @@ class _Part:
     view: int
     shown: Tensor
     hidden: Tensor
-
-
-def first_layer(
-    layer: nn.Linear,
-    x_XW: Tensor,
-    found: tuple[Tensor, Tensor],
-    views: SharedViews,
-    *,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Output of the layer for the other passes, then for view 1, then for view 2.
-
-    Args:
-        layer: the tower's first.
-        x_XW: input of the other passes.
-        found: what `views.bags` ``(n * S, E)`` and `views.defaults` ``(S, E)`` looked up.
-        views: which features each view shows.
-        dtype: type of the large matrix products and of the output.
-
-    Returns:
-        ``(X + 2 n, H)``.
-    """
-    shown_GE, defaults_SE = found
-    shown_nSE = shown_GE.view(-1, *defaults_SE.shape)
-    out = _SharedLinear.apply(x_XW, shown_nSE, defaults_SE, layer.weight, layer.bias, views, dtype)
-    return cast("Tensor", out)
 
 
 class _SharedLinear(torch.autograd.Function):

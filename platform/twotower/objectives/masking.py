@@ -101,48 +101,49 @@ class ViewMasks:
         self._columns, self._num_features = columns, num_features
         self._sets, self._never = sets, list(never)
 
-    def draw(self, draws: Draws, position_n: Tensor) -> Views | None:
+    @property
+    def are_complements(self) -> bool:
+        """Whether every feature of an item is shown by exactly one view."""
+        return self._kind in {"rfm", "cfm"} and len(self._columns) == self._num_features
+
+    def draw(self, draws: Draws, position_n: Tensor, *, runs: bool = False) -> Views | None:
         """Draw the masks of both views; None where nothing is masked.
 
         In `rfm` and `cfm` each feature that may be masked is hidden in exactly one of the views.
-        Where that is every feature, and few runs of equal masks are made, they are named.
 
         Args:
             draws: seed and step.
             position_n: int64, place of each row in the global batch of the task.
+            runs: name the runs of equal masks, if the views are complements and the runs few.
         """
         if self._kind == "none":
             nothing = torch.zeros(len(position_n), len(self._columns), dtype=torch.bool)
             hidden = self._spread(nothing.to(position_n.device))
             return Views((hidden, hidden)) if self._never else None
         if self._kind == "cfm":
-            return self._correlated(draws, position_n)
+            return self._correlated(draws, position_n, runs=runs)
         ranks = _random_ranks(draws, position_n, len(self._columns))
         first = ranks[0] < self._num_masked
         if self._kind == "rfm_independent":
             return Views((self._spread(first), self._spread(ranks[1] < self._num_masked)))
-        runs = math.comb(len(self._columns), self._num_masked)
-        if self._shares and not first.is_cuda and runs * _ROWS_A_RUN <= len(first):
+        patterns = math.comb(len(self._columns), self._num_masked)
+        few = not first.is_cuda and patterns * _ROWS_A_RUN <= len(first)
+        if runs and few and self.are_complements:
             return _sorted(self._spread(first))
         return Views((self._spread(first), self._spread(~first)))
 
-    def _correlated(self, draws: Draws, position_n: Tensor) -> Views:
+    def _correlated(self, draws: Draws, position_n: Tensor, *, runs: bool) -> Views:
         assert self._sets is not None
         at = np.zeros(1, dtype=np.int64)
         seed = int(integers(draws.seed, "cfm", draws.step, at, len(self._columns))[0])
         chosen = self._sets[seed]
         first = torch.as_tensor(chosen).to(position_n.device).expand(len(position_n), -1)
         hidden = self._spread(first), self._spread(~first)
-        if not self._shares:
+        if not (runs and self.are_complements):
             return Views(hidden)
         pattern = np.zeros((1, self._num_features), dtype=np.bool_)
         pattern[0, self._columns] = chosen
         return Views(hidden, patterns=pattern, rows=(len(position_n),))
-
-    @property
-    def _shares(self) -> bool:
-        """Whether every feature of an item is shown by exactly one view."""
-        return len(self._columns) == self._num_features
 
     def _spread(self, hidden_nk: Tensor) -> Tensor:
         hidden_nA = hidden_nk.new_zeros(len(hidden_nk), self._num_features)

@@ -76,6 +76,10 @@ class SSLPass:
     sizes: list[int]
     """n of every rank."""
 
+    places: Int64 | None
+    """int64 ``(n,)``: where the items stand in the main pass, if both views can be had from its
+    rows: they drop no values, and each feature is shown by exactly one of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -104,6 +108,11 @@ class Plan:
     mixed: ItemPass
     ssl: SSLPass | None
 
+    def examples(self) -> Tensor:
+        """Examples that each item of ``main`` stands for: its rows, and views made of its row."""
+        repeated = self.ssl is not None and self.ssl.places is not None
+        return torch.tensor(self.counts * 2 if repeated else self.counts)
+
     def pass_sizes(self) -> list[int]:
         """Rows of the item passes on this rank, in the order in which they are embedded."""
         views = [len(self.ssl.items)] * 2 if self.ssl else []
@@ -128,9 +137,11 @@ class Planner:
         real = _without_padding(batch)
         draws = Draws(self._config.seed, batch.step)
         items, row_to_main, counts = real.item, np.arange(len(real.item)), np.ones_like(real.item)
+        places: Int64 | None = None
         hidden = self._feature_dropout(draws, real.position, lane=0)
         if hidden is None:
             items, row_to_main, counts = distinct(real.item)
+            places = row_to_main
         weight = float(real.weight.sum(dtype=np.float64))
         ranks = group.exchange(len(items), len(real.item), weight)
         return Plan(
@@ -142,7 +153,7 @@ class Planner:
             row_to_main=row_to_main,
             counts=counts,
             mixed=self._mixed(draws, group),
-            ssl=self._ssl(real, draws, group, [int(rows) for _, rows, _ in ranks]),
+            ssl=self._ssl(real, draws, group, [int(rows) for _, rows, _ in ranks], places),
         )
 
     def mixed_items(self, draws: Draws) -> Int64:
@@ -155,19 +166,23 @@ class Planner:
         hidden = self._feature_dropout(draws, position, lane=1)
         return ItemPass(self._uniform(draws, "mixed", position), hidden, parts(total, group.size))
 
-    def _ssl(self, batch: Batch, draws: Draws, group: Group, rows: list[int]) -> SSLPass | None:
+    def _ssl(
+        self, batch: Batch, draws: Draws, group: Group, rows: list[int], places: Int64 | None
+    ) -> SSLPass | None:
         if self._masks is None:
             return None
         items, position, sizes = batch.item, batch.position, rows
         if self._config.ssl.items == "uniform":
             total = self._config.ssl.batch_size or self._config.train.batch_size
             position, sizes = _own_part(total, group), parts(total, group.size)
-            items = self._uniform(draws, "ssl_items", position)
+            items, places = self._uniform(draws, "ssl_items", position), None
+        if self._config.ssl.dropout_rate > 0 or not self._masks.are_complements:
+            places = None
         at = torch.tensor(position).to(self._device, non_blocking=True)
-        views = self._masks.draw(draws, at)
+        views = self._masks.draw(draws, at, runs=places is None)
         if views is not None and views.order is not None:
             items, at = items[views.order.numpy()], at[views.order]
-        return SSLPass(items, at, views, sizes)
+        return SSLPass(items, at, views, sizes, places)
 
     def _uniform(self, draws: Draws, purpose: str, position: Int64) -> Int64:
         return integers(draws.seed, purpose, draws.step, position, self.num_items)

@@ -1,18 +1,16 @@
 """One training step."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from twotower.core.types import Batch
-from twotower.models.features import Entries, SideInputs, SideTable
+from twotower.models.features import SideInputs, SideTable
 from twotower.models.noise import Noise
-from twotower.models.views import SharedViews
+from twotower.models.towers import PairedViews
 from twotower.objectives.contrastive import identical_share, view_signature
 from twotower.objectives.group import SINGLE, Group
-from twotower.objectives.masking import Draws, value_dropout
 from twotower.objectives.plan import SSLPass
+from twotower.training.ssl_inputs import SSLInputs, ssl_inputs
 from twotower.training.state import TrainState
 
 
@@ -40,9 +38,9 @@ def train_step(
     query = state.model.query_inputs(rows.query, rows.context, rows.history, noise)
     table = state.model.items
     items = [table.inputs(table.expand(p.items), p.hidden) for p in (plan.main, plan.mixed)]
+    ssl = ssl_inputs(table, plan, items[0], state.config.ssl.dropout_rate)
     if not state.model.store.is_full:
-        items[0] = items[0].standing_for(torch.tensor(plan.counts))
-    ssl = plan.ssl and ssl_inputs(table, plan.ssl, plan.draws, state.config.ssl.dropout_rate)
+        items[0] = items[0].standing_for(plan.examples())
     looked = state.model.look_up(query, *_joined(items, ssl), group.sum_, detail=detail)
     query_bD, items_XD = state.model.embed(looked)
     losses = state.objective.losses(
@@ -57,47 +55,12 @@ def train_step(
     return totals
 
 
-@dataclass(frozen=True, slots=True)
-class SSLInputs:
-    """What the item tower reads for the two views of the SSL items."""
-
-    table: SideTable
-    entries: Entries
-    hidden: tuple[Tensor, Tensor] | tuple[None, None]
-    dropped: tuple[Tensor, Tensor] | tuple[None, None]
-    shared: SharedViews | None
-    """Both views at once, where every feature is shown by exactly one of them."""
-
-    def views(self) -> list[SideInputs]:
-        """The two views, each by itself."""
-        both = zip(self.hidden, self.dropped, strict=True)
-        return [self.table.inputs(self.entries, hidden, dropped) for hidden, dropped in both]
-
-
-def ssl_inputs(table: SideTable, ssl: SSLPass, draws: Draws, dropout_rate: float) -> SSLInputs:
-    """Gather the features of the SSL items, and draw the values that each view drops."""
-    entries = table.expand(ssl.items)
-    dropped = None
-    if dropout_rate > 0:
-        slot_N, droppable_N = table.slots(entries)
-        position_N = ssl.position.index_select(0, entries.row)
-        first_N, second_N = value_dropout(
-            draws, position_N, slot_N, table.max_entries, dropout_rate
-        )
-        dropped = (first_N & droppable_N, second_N & droppable_N)
-    views, shared = ssl.views, None
-    if views is not None and views.patterns is not None:
-        shared = table.shared_views(entries, views.patterns, views.rows, dropped)
-    hidden = views.hidden if views else (None, None)
-    return SSLInputs(table, entries, hidden, dropped or (None, None), shared)
-
-
 def _joined(
     items: list[SideInputs], ssl: SSLInputs | None
-) -> tuple[list[SideInputs], SharedViews | None]:
+) -> tuple[list[SideInputs], PairedViews | None]:
     if ssl is None:
         return items, None
-    return (items, ssl.shared) if ssl.shared else (items + ssl.views(), None)
+    return (items, ssl.paired) if ssl.paired else (items + ssl.views(), None)
 
 
 def _identical_views(

@@ -55,7 +55,7 @@ def test_cfm_masks_the_whole_batch_alike_and_the_seed_feature_by_the_step() -> N
     masks = ViewMasks("cfm", 2, [0, 1, 2, 3], 4, sets)
     seeds = set()
     for step in range(40):
-        drawn = masks.draw(Draws(7, step), positions(5))
+        drawn = masks.draw(Draws(7, step), positions(5), runs=True)
         assert drawn is not None
         seed = int(integers(7, "cfm", step, np.zeros(1, dtype=np.int64), 4)[0])
         seeds.add(seed)
@@ -112,7 +112,7 @@ def test_rfm_masks_every_feature_equally_often() -> None:
 
 def test_rfm_of_many_items_puts_equal_masks_together() -> None:
     masks = ViewMasks("rfm", 2, [2, 0, 1, 3], 4)
-    few, many = masks.draw(Draws(3, 1), positions(1000)), masks.draw(Draws(3, 1), positions(6000))
+    few, many = (masks.draw(Draws(3, 1), positions(n), runs=True) for n in (1000, 6000))
     assert few is not None
     assert many is not None
     assert few.order is few.patterns is None
@@ -131,7 +131,7 @@ def test_rfm_of_many_items_puts_equal_masks_together() -> None:
 @pytest.mark.parametrize("kind", ["rfm", "cfm"])
 def test_a_feature_that_both_views_show_keeps_them_apart(kind: Kind) -> None:
     masks = ViewMasks(kind, 1, [0, 2], 3, correlated_sets(BY_HAND[:2, :2], 1))
-    drawn = masks.draw(Draws(0, 0), positions(5000))
+    drawn = masks.draw(Draws(0, 0), positions(5000), runs=True)
     assert drawn is not None
     assert drawn.order is drawn.patterns is None
 

@@ -8,7 +8,7 @@ from tiny_catalogue import NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_in
 from twotower.core.errors import RunError
 from twotower.core.types import Batch
 from twotower.models.embeddings.bags import RowGradients
-from twotower.objectives import masking
+from twotower.objectives import masking as masking_module
 from twotower.training.state import TrainState
 from twotower.training.step import train_step
 
@@ -28,6 +28,14 @@ CASES: dict[str, dict[str, Any]] = {
         "ssl__items": "in_batch",
         "ssl__dropout_rate": 0.4,
     },
+    "rfm_of_repeats": {
+        "ssl__weight": 1,
+        "ssl__masking": "rfm",
+        "ssl__items": "in_batch",
+        "ssl__dropout_rate": 0,
+        "loss__mixed_negatives": 5,
+    },
+    "cfm_of_repeats": {"ssl__weight": 0.7, "ssl__items": "in_batch", "ssl__dropout_rate": 0},
     "independent": {"ssl__weight": 1, "ssl__masking": "rfm_independent", "ssl__batch_size": 9},
     "dropout_only": {"ssl__weight": 1, "ssl__masking": "none", "ssl__dropout_rate": 0.5},
     "some_features": {
@@ -132,7 +140,7 @@ def test_losses_and_gradients_equal_the_slow_step(case: str, real: int) -> None:
 def test_rfm_in_runs_of_equal_masks_is_the_same_step(
     items: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masking, "_ROWS_A_RUN", 0)
+    monkeypatch.setattr(masking_module, "_ROWS_A_RUN", 0)
     config = tiny_experiment(
         ssl__weight=0.7, ssl__masking="rfm", ssl__items=items, ssl__dropout_rate=0.4
     )
@@ -146,6 +154,38 @@ def test_rfm_in_runs_of_equal_masks_is_the_same_step(
     torch.autograd.backward(wanted["loss"])
     assert slow.table.grad is not None
     torch.testing.assert_close(kept["table"], slow.table.grad, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("masking", ["rfm", "cfm"])
+def test_views_that_repeat_the_main_pass_are_the_same_step(
+    masking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of codes too, whose statistics count what each row stands for."""
+    config = tiny_experiment(
+        ssl__weight=0.7,
+        ssl__masking=masking,
+        ssl__items="in_batch",
+        ssl__dropout_rate=0,
+        model__embeddings__item={
+            "id": {"kind": "dpq_vq", "num_subspaces": 2, "num_centroids": 3, "warmup_steps": 1},
+            "tags": {"kind": "dpq_sx", "num_subspaces": 4, "num_centroids": 3},
+        },
+    )
+    repeated, full = tiny_state(config), tiny_state(config)
+    ours = [train_step(repeated, tiny_batch(step, real=13), detail=True) for step in range(3)]
+    monkeypatch.setattr(masking_module.ViewMasks, "are_complements", False)
+    theirs = [train_step(full, tiny_batch(step, real=13), detail=True) for step in range(3)]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for name in mine:
+            torch.testing.assert_close(mine[name], other[name], rtol=1e-9, atol=1e-12)
+    # Only masked entries point at the row after the last table.
+    for state in (repeated, full):
+        state.model.store.touched[state.model.store.nowhere] = False
+    for part, tensors in full.state_tensors().items():
+        mine = repeated.state_tensors()[part]
+        for name, value in tensors.items():
+            torch.testing.assert_close(mine[name], value, rtol=1e-8, atol=1e-11)
 
 
 def _any_gradient(grad: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
