@@ -280,7 +280,7 @@ def _views(
         chosen[1] = set(range(k)) - chosen[0]
     if config.ssl.masking == "none":
         chosen = [set(), set()]
-    never = {list(config.data.features.item).index(n) for n in config.ssl.hidden_features}
+    never = {list(config.data.features.item).index(n) for n in config.hidden_features()}
     out = []
     for view in (0, 1):
         kept: dict[int, list[bool]] = {}

@@ -96,9 +96,10 @@ class SSL(Section):
     mask_features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """Item features that can be masked; null = all of them, the id too."""
 
-    hidden_features: tuple[Text, ...] = ()
-    """Item features that neither view shows. With the id here the task can't train the rows of ids
-    that no train pair touches, and such items still read the default row."""
+    hidden_features: tuple[Text, ...] | Literal["id"] = ()
+    """Item features that neither view shows; `id`: those that are the item's id. With the id here
+    the task can't train the rows of ids that no train pair touches, and such items still read the
+    default row."""
 
     items: Literal["uniform", "in_batch"] = "uniform"
     """Items of the term: drawn uniformly from the catalogue, or those of the batch."""
@@ -334,7 +335,12 @@ class ExperimentConfig(Section):
         return {n: kind for n, kind in kinds.items() if kind is not None and kind.kind != "full"}
 
     def _check_masking(self) -> None:
-        hidden = self.ssl.hidden_features
+        hidden = self.hidden_features()
+        if self.ssl.hidden_features == "id" and not hidden:
+            raise ValueError(
+                f"ssl.hidden_features: no item feature reads the id column "
+                f"{self.data.items.id!r}; name the features"
+            )
         if unknown := [n for n in hidden if n not in self.data.features.item]:
             known = ", ".join(self.data.features.item)
             raise ValueError(f"ssl.hidden_features: no item feature {unknown[0]!r}; it has {known}")
@@ -366,7 +372,15 @@ class ExperimentConfig(Section):
 
     def shown_features(self) -> list[str]:
         """Names of the item features that SSL views show unless they mask them."""
-        return [n for n in self.data.features.item if n not in self.ssl.hidden_features]
+        hidden = self.hidden_features()
+        return [n for n in self.data.features.item if n not in hidden]
+
+    def hidden_features(self) -> list[str]:
+        """Names of the item features that neither SSL view shows."""
+        if self.ssl.hidden_features != "id":
+            return list(self.ssl.hidden_features)
+        features = self.data.features.item
+        return [n for n, f in features.items() if (f.column or n) == self.data.items.id]
 
     def num_masked(self) -> int:
         """Features masked in view 1: m of design section 5, in 1..k-1."""

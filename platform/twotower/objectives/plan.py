@@ -226,7 +226,7 @@ def _view_masks(config: ExperimentConfig, inputs: ObjectiveInputs, columns: list
             raise DataError("ssl.masking: cfm needs the mutual information of the prepared dataset")
         among = inputs.mutual_information[np.ix_(columns, columns)]
         sets = correlated_sets(among, config.num_masked())
-    never = [inputs.item_features.index(name) for name in config.ssl.hidden_features]
+    never = [inputs.item_features.index(name) for name in config.hidden_features()]
     return ViewMasks(
         config.ssl.masking, config.num_masked(), columns, len(inputs.item_features), sets, never
     )

@@ -126,6 +126,16 @@ def test_a_resolved_config_is_a_fixed_point() -> None:
     assert again == config
 
 
+def test_the_id_is_hidden_by_the_column_it_reads() -> None:
+    config = load_config(DEBIAN, ["ssl.hidden_features=id"]).config
+    assert config.hidden_features() == ["package"]
+    assert "package" not in config.maskable_features()
+    listed = load_config(DEBIAN, ["ssl.hidden_features=[tags, source]"]).config
+    assert listed.hidden_features() == ["tags", "source"]
+    with pytest.raises(ConfigError, match=r"no item feature reads the id column 'nope'"):
+        load_config(DEBIAN, ["ssl.weight=1", "ssl.hidden_features=id", "data.items.id=nope"])
+
+
 def test_the_run_name_follows_what_changes_the_result_only() -> None:
     config = load_config(DEBIAN).config
     same = with_overrides(config, {"train.num_workers": 2, "storage.runs": "/elsewhere"})
