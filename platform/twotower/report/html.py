@@ -48,10 +48,17 @@ def render(
     return environment.get_template(template).render(
         **context,
         # our own files, no data in them
-        style=Markup(_text(_OWN, "page.css") + (_text(package, style) if style else "")),
+        style=Markup(
+            plot_style() + _text(_OWN, "page.css") + (_text(package, style) if style else "")
+        ),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def plot_style() -> str:
+    """Colours and the style of plots: all that a picture outside a page needs."""
+    return _text(_OWN, "plot.css")
 
 
 def write(page: str, out: str | Path) -> None:

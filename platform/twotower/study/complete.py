@@ -9,13 +9,17 @@ from twotower.core.errors import RunError, StoppedError, TwotowerError
 from twotower.core.storage import Store
 from twotower.runtime.prepare import prepare
 from twotower.study.claims import hold
+from twotower.study.document import Document
 from twotower.study.execute import StudyProgress, Tell, run_study
 from twotower.study.ledger import Ledger
 from twotower.study.load import load_study
+from twotower.study.overview import overview, standing_alone
 from twotower.study.page import write_page
 from twotower.study.tables import build
 
 TABLES, CLAIMS, PAGE = "tables.json", "claims.json", "index.html"
+PICTURE = "gains.svg"
+"""The overview of gains by itself, for a README."""
 
 _WRITE_EVERY_S = 600.0
 """Seconds between pages while a study goes on."""
@@ -58,6 +62,8 @@ def complete(
         store.write_json(TABLES, tables)
         store.write_json(CLAIMS, claims)
         write_page(tables, claims, f"{plan.plan.folder}/{PAGE}")
+        if (picture := overview(Document(tables))) is not None:
+            store.write_bytes(PICTURE, standing_alone(picture).encode())
         return {**tables, "claims": claims, "folder": plan.plan.folder}
 
     if run:

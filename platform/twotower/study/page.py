@@ -10,6 +10,7 @@ from twotower.report.formats import SLICE_MEANING, SLICES, core_time, metric_lab
 from twotower.report.views import fact_rows
 from twotower.study import claim_views, figures, headline, run_views, sizes, views
 from twotower.study.document import Document, rows_of, text_of, texts_of
+from twotower.study.overview import overview
 
 LEDGER = "runs.jsonl"
 """The ledger's name, beside the page."""
@@ -52,6 +53,7 @@ def render(
         "baseline": document.title(document.baseline),
         "primary": [metric_label(m) for m in document.primary],
         "primary_shown": [metric_label(m) for m in document.primary if m in metrics],
+        "overview": overview(document),
         "forests": figures.forests(document),
         "sizes": sizes.figures(document),
         "sweeps": figures.sweeps(document),
