@@ -40,7 +40,7 @@ def overview(document: Document) -> Markup | None:
         return None
     names = list(dict.fromkeys(g.title for _, own in panels for g in own))
     left = svg.margin_for(names)
-    width = (_WIDTH - left - _GAP * (_COLUMNS - 1)) / _COLUMNS
+    width = (_WIDTH - left - _GAP * _COLUMNS) / _COLUMNS
     ends = [end for _, own in panels for g in own for end in (g.low, g.high)]
     low, high = (min(_MOST, max(-_MOST, end)) for end in (min(ends), max(ends)))
     height = _HEAD + _ROW * len(names) + _FOOT
@@ -53,7 +53,9 @@ def overview(document: Document) -> Markup | None:
     rows = -(-len(panels) // _COLUMNS)
     title = f"Gain over {document.title(document.baseline)} in {metric_label(metric)}"
     said = f"{title}; filled: significant after Holm's correction"
-    parts.append(svg.text(_WIDTH, rows * height + 16, said, text_anchor="end", class_="axis-title"))
+    parts.append(
+        svg.text(_WIDTH - 8, rows * height + 12, said, text_anchor="end", class_="axis-title")
+    )
     return svg.picture(_WIDTH, rows * height + 24, parts, title)
 
 
@@ -71,7 +73,7 @@ def _gains(document: Document, setting: Setting, metric: str) -> list[_Gain]:
         contrast = document.contrast(setting, name, metric)
         if contrast is None or document.is_reference(name):
             continue
-        base = as_number(contrast.get("second"))
+        base = as_number(contrast.get("first"))
         ends = [as_number(contrast.get(key)) for key in ("mean", "low", "high")]
         if not base or None in ends:
             continue
@@ -91,7 +93,7 @@ def _panel(
     named: bool,
 ) -> Markup:
     first, last = top + _HEAD, top + _HEAD + _ROW * len(names)
-    parts = [svg.text(x.start, top + 15, setting.label, class_="strong")]
+    parts = [svg.text(x.start, top + 17, setting.label, class_="strong")]
     for tick in x.ticks(5):
         style = "grid" if tick else "zero"
         share = gain(tick).replace(".0 %", " %")

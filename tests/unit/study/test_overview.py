@@ -35,8 +35,7 @@ def test_every_difference_stands_in_the_picture(tables: dict[str, Any]) -> None:
     hovers = sorted(e.text or "" for e in picture.iter(f"{SVG}title"))
     said = [hover.split(":", 1)[1] for hover in hovers]
     assert sorted(f":{text}" for text in said) == sorted(
-        f": {gain(c['mean'] / c['second'])} "
-        f"[{gain(c['low'] / c['second'])}, {gain(c['high'] / c['second'])}]"
+        f": {gain(c['relative'])} [{gain(c['low'] / c['first'])}, {gain(c['high'] / c['first'])}]"
         for c in own
     )
     filled = [e for e in picture.iter(f"{SVG}circle") if e.get("class") == "dot"]
@@ -46,7 +45,7 @@ def test_every_difference_stands_in_the_picture(tables: dict[str, Any]) -> None:
 def test_what_lies_beyond_the_axis_is_an_arrow(tables: dict[str, Any]) -> None:
     changed = copy.deepcopy(tables)
     far = of_baseline(changed)[0]
-    far |= {"mean": 0.1 * far["second"], "low": -0.2 * far["second"], "high": 3 * far["second"]}
+    far |= {"mean": 0.1 * far["first"], "low": -0.2 * far["first"], "high": 3 * far["first"]}
     before, after = drawn(tables), drawn(changed)
     width = float(after.get("width", 0))
     assert len(list(after.iter(f"{SVG}path"))) == len(list(before.iter(f"{SVG}path"))) + 1
@@ -63,5 +62,5 @@ def test_the_file_needs_nothing_else(tables: dict[str, Any]) -> None:
 
 def test_no_difference_is_no_picture(tables: dict[str, Any]) -> None:
     assert overview(Document(tables | {"contrasts": []})) is None
-    nulls = [c | {"second": None} for c in tables["contrasts"]]
+    nulls = [c | {"first": None} for c in tables["contrasts"]]
     assert overview(Document(tables | {"contrasts": nulls})) is None
