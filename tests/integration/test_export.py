@@ -18,13 +18,16 @@ from exported_run import run_document, trained
 from prepare_serial import SerialTasks, make_config, make_log
 from twotower.cli import main
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import InputError
+from twotower.core.errors import InputError, RunError
 from twotower.core.loading import with_overrides
-from twotower.core.types import Ragged
+from twotower.core.types import Float32, Ragged
 from twotower.data.prepared import Prepared
+from twotower.export.compare import compare
+from twotower.export.contents import contents
 from twotower.export.vectors import embed_catalogue
 from twotower.export.write import export
 from twotower.models.embeddings.bags import Bags
+from twotower.models.sizes import sizes
 from twotower.models.two_tower import TwoTower
 from twotower.runtime.best import open_best
 from twotower.serving import files
@@ -49,6 +52,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mean history, shared tables": {},
     "attention, tables of their own": {"history": "attention", "shared_tables": False},
     "every compressed kind": {"embeddings": COMPRESSED},
+    "gmf over embeddings, two blocks of two heads": {
+        "towers": "identity",
+        "scorer": "gmf",
+        "history": "attention",
+        "history_blocks": 2,
+        "history_heads": 2,
+        "history_dropout": 0.2,
+    },
+    "neumf over compressed embeddings": {
+        "towers": "identity",
+        "scorer": "neumf",
+        "scorer_hidden": [6, 4],
+        "embeddings": COMPRESSED,
+    },
+    "neumf over MLPs": {"scorer": "neumf", "scorer_hidden": [5]},
 }
 
 
@@ -67,6 +85,10 @@ class Made(NamedTuple):
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     document = run_document(tmp_path_factory.mktemp("export"))
     document["model"] |= VARIANTS[request.param]
+    if document["model"].get("towers") == "identity":
+        del document["data"]["features"]["item"]["price"]  # towers of one width
+    if document["model"].get("scorer"):
+        document["loss"] = {"temperature": 1.0}
     config, run = trained(document)
     path = Path(export(run, names="category").path)
     opened = open_best(run)
@@ -85,6 +107,11 @@ def raw(made: Made, name: str) -> list[dict[str, Any]]:
     return pq.read_table(source.path).to_pylist()
 
 
+def close(found: Float32, expected: Float32) -> None:
+    """Vectors need not have norm 1: rounding goes by their largest number."""
+    assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max(initial=1)
+
+
 def test_lookup_is_bitwise_the_evaluated_models(made: Made) -> None:
     read = made.model.store.reader()
     assert set(made.export.tables) == set(made.model.store.tables)
@@ -100,13 +127,16 @@ def test_lookup_is_bitwise_the_evaluated_models(made: Made) -> None:
 
 
 def test_payload_on_disk_equals_the_formula(made: Made) -> None:
-    stored = (made.path / files.TABLES).read_bytes()
-    header = int.from_bytes(stored[:8], "little")
+    def payload(name: str) -> int:
+        stored = (made.path / name).read_bytes()
+        return len(stored) - 8 - int.from_bytes(stored[:8], "little")
+
     expected = sum(
         formula_bytes(table.kind, table.settings, table.num_values, table.width)
         for table in made.export.tables.values()
     )
-    assert len(stored) - 8 - header == expected
+    assert payload(files.TABLES) == expected
+    assert payload(files.TOWERS) == sizes(made.model).dense_bytes
 
 
 def test_items_embed_from_raw_values_as_in_the_model(made: Made) -> None:
@@ -115,7 +145,7 @@ def test_items_embed_from_raw_values_as_in_the_model(made: Made) -> None:
     assert list(made.export.item_ids) == made.prepared.item_ids().tolist()
     assert made.export.vectors.tobytes() == expected.tobytes()
     found = made.export.embed_items([by_id[item] for item in made.export.item_ids])
-    assert np.abs(found - expected).max() < 1e-6
+    close(found, expected)
     assert made.export.item_names[0] == by_id[made.export.item_ids[0]]["category"]
 
 
@@ -125,7 +155,7 @@ def test_queries_embed_from_raw_values_as_in_the_model(made: Made) -> None:
     expected = made.model.embed_queries(
         asked.rows, context=asked.context, history=asked.history
     ).numpy()
-    assert np.abs(made.export.embed_known(names) - expected).max() < 1e-6
+    close(made.export.embed_known(names), expected)
 
     by_id = {row["query_id"]: row for row in raw(made, "queries")}
     vocabulary = pq.read_table(made.prepared.store.local_path("vocab/context.country.parquet"))
@@ -138,7 +168,7 @@ def test_queries_embed_from_raw_values_as_in_the_model(made: Made) -> None:
             names, asked.context["country"], lists_of(asked.history), strict=True
         )
     ]
-    assert np.abs(made.export.embed_queries(records) - expected).max() < 1e-6
+    close(made.export.embed_queries(records), expected)
     stranger = {"past": ["no such item", *records[0]["past"]], "query_id": "nobody"}
     assert np.isfinite(made.export.embed_queries([stranger, {"past": []}])).all()
 
@@ -157,6 +187,37 @@ def test_recommendations_are_the_evaluated_lists(made: Made) -> None:
         assert [one.item for one in found] == expected
     metrics = made.export.document["metrics"]["test"]
     assert metrics["recall@10"]["value"] == evaluated.summary["recall@10"]["value"]
+
+
+def test_every_dense_weight_is_compared_with_torch(made: Made) -> None:
+    run, rng = open_best(made.run), np.random.default_rng(0)
+    written = contents(run, made.model, None)
+    compare(Export(written.files), run, made.model, written.tables)
+    tensors = files.parse_tensors(written.files, files.TOWERS)
+    for name, tensor in tensors.items():
+        if name.endswith("key.bias"):
+            continue  # it is the same for all positions: a softmax doesn't see it
+        change = rng.normal(size=tensor.shape).astype(np.float32)
+        data = files.dump_tensors({**tensors, name: tensor + change})
+        with pytest.raises(RunError, match=r"differ from torch's"):
+            compare(Export(written.files | {files.TOWERS: data}), run, made.model, written.tables)
+
+
+def test_extras_are_of_the_vectors_that_are_served(made: Made, tmp_path: Path) -> None:
+    for name in ("faiss", "onnx", "onnxruntime"):
+        pytest.importorskip(name, reason="the extras `ann` and `onnx` are not installed")
+    by_pairs = made.config.model.scorer == "neumf"
+    if by_pairs:
+        with pytest.raises(InputError, match=r"--index: model\.scorer is neumf"):
+            export(made.run, tmp_path / "out", index="flat")
+        assert not (tmp_path / "out" / "manifest.json").exists()
+    index = None if by_pairs else "flat"
+    found = export(made.run, tmp_path / "out", names="category", onnx=True, index=index)
+    assert set(found.onnx) == {"item_tower", "query_tower"}
+    assert max(found.onnx.values()) < 1e-6
+    assert (found.index is None) == by_pairs
+    assert found.index is None or found.index.value == 1
+    assert Export.open(tmp_path / "out").recommend("q1") == made.export.recommend("q1")
 
 
 def test_filters_and_records_of_recommend(made: Made) -> None:
@@ -195,7 +256,7 @@ def test_a_catalogue_embeds_alike_by_any_tasks(made: Made, tmp_path: Path) -> No
     assert stored.column("item_id").to_pylist() == table.column("item_id").to_pylist()
     vectors = np.array(stored.column("vector").to_pylist(), dtype=np.float32)
     expected = made.export.embed_items(table.to_pylist())
-    assert np.abs(vectors - expected).max() < 1e-6
+    close(vectors, expected)
     with pytest.raises(InputError, match="holds the catalogue"):
         embed_catalogue(made.path, str(source), tmp_path, SerialTasks())
 

@@ -98,6 +98,8 @@ def test_no_flip_in_the_manifest_changes_what_is_read(plain: Path, tmp_path: Pat
     assert "holds no export" in damaged(copy)
     (copy / "manifest.json").write_text(json.dumps({"layout": 99}))
     assert "layout 99" in damaged(copy)
+    (copy / "manifest.json").write_text(json.dumps(json.loads(whole) | {"layout": 1}))
+    assert "is of layout 1, this version reads layout 2; export the run again" in damaged(copy)
 
 
 class Trap:
@@ -183,6 +185,14 @@ CHANGES: dict[str, Any] = {
     "tables": lambda d: d.update(tables={}),
     "layers": lambda d: d.update(layers=1),
     "layers as text": lambda d: d.update(layers="2"),
+    "no layers": lambda d: d.update(layers=0),
+    "no scorer": lambda d: d.update(scorer=None),
+    "another scorer": lambda d: d["scorer"].update(kind="gmf"),
+    "a network over pairs": lambda d: d["scorer"].update(kind="neumf", layers=1),
+    "unknown scorer": lambda d: d["scorer"].update(kind="x"),
+    "layers of the scorer": lambda d: d["scorer"].update(layers=-1),
+    "blocks": lambda d: d["history"].update(blocks=0),
+    "heads": lambda d: d["history"].update(heads="2"),
     "no history": lambda d: d.update(history=None),
     "history": lambda d: d["history"].update(max_values="x"),
     "encoder": lambda d: d["history"].update(encoder="attention"),

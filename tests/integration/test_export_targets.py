@@ -161,7 +161,7 @@ def test_vectors_cast_columns_as_preparing_does(tmp_path: Path) -> None:
     "change",
     [
         {"files": 5}, {"files": ["../x"]}, {"files": {"../x": {}}}, {"files": {}}, {"layout": True},
-        {"layout": 99},
+        {"layout": 99}, {"layout": 0},
     ],
 )  # fmt: skip
 def test_an_export_replaces_no_manifest_but_its_own(
@@ -172,6 +172,15 @@ def test_an_export_replaces_no_manifest_but_its_own(
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | change))
     untouched(plain.parent, copy, "manifest.json")
+
+
+def test_an_export_of_an_earlier_layout_is_replaced(plain: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(plain, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"layout": 1}))
+    export(plain.parent, copy)
+    assert Export.open(copy).document == Export.open(plain).document
 
 
 def untouched(run: Path, target: Path, match: str) -> None:

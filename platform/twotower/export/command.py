@@ -113,6 +113,8 @@ def show_export(found: "Exported") -> None:
     out.print(table)
     for name, difference in found.onnx.items():
         out.print(f"{name}.onnx: within {difference:.1g} of torch")
+    if found.onnx and found.scorer == "neumf":
+        out.print("no ONNX graph of the network that scores pairs; `recommend` computes it")
     if found.index is not None:
         one = found.index
         out.print(

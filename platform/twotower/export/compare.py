@@ -1,12 +1,16 @@
 """An export against the model that it is made of, before it is committed.
 
 Shape letters:
-    n rows    D width
+    n rows    X width of a vector
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from twotower.core.errors import RunError
 from twotower.core.types import FIRST_ID, Float32, Int64, Ragged
@@ -18,17 +22,18 @@ from twotower.runtime.best import Run
 from twotower.serving.features import filled
 from twotower.serving.reader import Export
 from twotower.serving.sides import Encoded
+from twotower.training.evaluate import scorer_of
 from twotower.training.questions import questions
 
 _ROWS = 16
 """Items and queries compared, from both ends of each."""
 
 _TOLERANCE = 1e-5
-"""Of each number of a unit vector: float32 rounding, on any device."""
+"""Of each number, where the longest vector has norm 1: float32 rounding, on any device."""
 
 
 def compare(opened: Export, run: Run, model: TwoTower, tables: Mapping[str, Served]) -> None:
-    """Embed a few items and queries from the export, and look up a few values of each feature.
+    """Embed and score a few items and queries, and look up a few values of each feature.
 
     Args:
         opened: the export, of the bytes that will be written.
@@ -37,24 +42,35 @@ def compare(opened: Export, run: Run, model: TwoTower, tables: Mapping[str, Serv
         tables: its served tables by name.
 
     Raises:
-        RunError: vectors differ, or a value leads to another row than in training.
+        RunError: vectors or scores differ, or a value leads to another row than in training.
     """
     _compare_values(opened, run, tables)
     rows = _ends(run.prepared.num_items)
     encoded = _encoded(run, rows, tables)
-    expected = model.embed_items(rows).cpu().numpy()
-    _refuse(opened.model.items.embed(encoded), expected, "items")
+    items = model.embed_items(rows)
+    _refuse(opened.model.items.embed(encoded), items, "vectors of items")
     if not len(run.prepared.pairs("test").query):
         return
     asked = questions(run.config, run.prepared, "test")
     chosen = _ends(len(asked.rows))
-    expected = model.embed_queries(
+    queries = model.embed_queries(
         asked.rows[chosen],
         context={name: ids[chosen] for name, ids in asked.context.items()},
         history=asked.history and asked.history.take(chosen),
     )
     names = run.prepared.query_ids()[asked.rows[chosen]].tolist()
-    _refuse(opened.embed_known(names), expected.cpu().numpy(), "queries")
+    _refuse(opened.embed_known(names), queries, "vectors of queries")
+    _compare_scores(opened, model, queries, items)
+
+
+def _compare_scores(opened: Export, model: TwoTower, queries: Tensor, items: Tensor) -> None:
+    """Scores of all pairs of some vectors."""
+    places, score = np.arange(len(items), dtype=np.int64), opened.model.scorer.score
+    vectors = items.cpu().numpy()
+    found = [score.exact(query, vectors, places) for query in queries.cpu().numpy()]
+    every = np.tile(places, (len(queries), 1))
+    expected = scorer_of(model, queries, items).exact(np.arange(len(queries)), every)
+    _refuse(np.stack(found), torch.from_numpy(expected), "scores")
 
 
 def _compare_values(opened: Export, run: Run, tables: Mapping[str, Served]) -> None:
@@ -102,7 +118,8 @@ def _ends(count: int) -> Int64:
     return np.unique(np.r_[0 : min(count, _ROWS), max(count - _ROWS, 0) : count])
 
 
-def _refuse(found_nD: Float32, expected_nD: Float32, what: str) -> None:
-    far = float(np.abs(found_nD - expected_nD).max(initial=0))
-    if not far <= _TOLERANCE:
-        raise RunError(f"export: vectors of {what} differ from torch's by {far:.2g}")
+def _refuse(found: NDArray[Any], expected: Tensor, what: str) -> None:
+    wanted = expected.cpu().numpy()
+    far = float(np.abs(found - wanted).max(initial=0))
+    if not far <= _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max(initial=0)):
+        raise RunError(f"export: {what} differ from torch's by {far:.2g}")

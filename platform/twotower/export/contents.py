@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.data_config import Feature
-from twotower.core.errors import InputError
-from twotower.core.model_config import Model
 from twotower.core.storage import dump_json
 from twotower.core.types import DEFAULT_ID, EncodedFeature, Int64, Ragged
 from twotower.data.prepared import Prepared
@@ -42,17 +40,6 @@ class Contents:
     tables: dict[str, Served]
 
 
-def _check_served(model: Model) -> None:
-    """Serving has MLP towers on the unit sphere, and one attention block of one head."""
-    served = {"scorer": "cosine", "towers": "mlp", "history_blocks": 1, "history_heads": 1}
-    for key, value in served.items():
-        if getattr(model, key) != value:
-            raise InputError(
-                f"model.{key}: an export can hold {value}, not {getattr(model, key)}; evaluate and "
-                "compare such runs where they are"
-            )
-
-
 def contents(run: Run, model: TwoTower, names: Sequence[str] | None) -> Contents:
     """All files of an export but the manifest.
 
@@ -60,11 +47,7 @@ def contents(run: Run, model: TwoTower, names: Sequence[str] | None) -> Contents
         run: where the model comes from.
         model: the best checkpoint's, on any device.
         names: of the items; None = they have only ids.
-
-    Raises:
-        InputError: the model is of a kind that serving can't compute.
     """
-    _check_served(run.config.model)
     tables = {name: model.store.served(name) for name in model.store.tables}
     writer = _Writer(run, model, tables)
     features = writer.features()
@@ -86,6 +69,7 @@ def contents(run: Run, model: TwoTower, names: Sequence[str] | None) -> Contents
         "step": run.step,
         "metrics": _metrics(run),
         "layers": len(model.item_tower.mlp.layers),
+        "scorer": {"kind": run.config.model.scorer, "layers": _pair_layers(model)},
         "filter_seen": run.config.eval.filter_seen,
         "item_id": run.config.data.items.id,
         "names": names is not None,
@@ -131,7 +115,10 @@ class _Writer:
         if length is None:
             return None
         ((name, table),) = self._prepared.history_tables(shared_tables=self._shared).items()
-        return HistorySpec(name, table, length, self._run.config.model.history)
+        model = self._run.config.model
+        return HistorySpec(
+            name, table, length, model.history, model.history_blocks, model.history_heads
+        )
 
     def items(self, names: Sequence[str] | None) -> Tensors:
         """Tensors of `items.safetensors`."""
@@ -210,14 +197,25 @@ class _Writer:
 
 
 def _towers(model: TwoTower) -> Tensors:
-    found: Tensors = {}
-    for name, tower in (("item_tower", model.item_tower), ("query_tower", model.query_tower)):
-        for key, tensor in tower.mlp.layers.state_dict().items():
-            found[f"{name}.{key}"] = tensor.detach().cpu().numpy()
-    if model.history is not None:
-        for key, tensor in model.history.state_dict().items():  # pyright: ignore[reportAttributeAccessIssue]
-            found[f"history.{key}"] = tensor.detach().cpu().numpy()
-    return found
+    """Tensors of `towers.safetensors`: all dense weights of the model."""
+    modules: dict[str, Any] = {
+        "item_tower": model.item_tower.mlp.layers,
+        "query_tower": model.query_tower.mlp.layers,
+        "scorer": model.scorer,
+        "history": model.history,
+    }
+    return {
+        f"{name}.{key}": tensor.detach().cpu().numpy()
+        for name, module in modules.items()
+        if module is not None
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _pair_layers(model: TwoTower) -> int:
+    """Layers of the network over pairs, where the scorer has one."""
+    pairs = model.scorer.pairs
+    return 0 if pairs is None else len(pairs.hidden_layers)
 
 
 def _description(served: Served) -> dict[str, Any]:

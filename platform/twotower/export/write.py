@@ -8,7 +8,7 @@ from twotower.core.lease import Lease
 from twotower.core.storage import MANIFEST, Store, commit
 from twotower.export import ann, onnx_towers
 from twotower.export.compare import compare
-from twotower.export.contents import Contents, contents
+from twotower.export.contents import contents
 from twotower.export.folder import MEND, file_sizes
 from twotower.export.names import item_names
 from twotower.models.embeddings.table import Served
@@ -25,8 +25,7 @@ FOLDER = "export"
 LOCK = ".lease"
 """Left by the lease on a folder of the user's choice."""
 
-_TOWERS = ("item_tower", "query_tower")
-_OURS = {*files.REQUIRED, MANIFEST, ann.INDEX, *(f"{name}.onnx" for name in _TOWERS)}
+_OURS = {*files.REQUIRED, MANIFEST, ann.INDEX, *(f"{name}.onnx" for name in onnx_towers.NAMES)}
 
 _RECALL_K, _RECALL_QUERIES = 50, 1000
 """The recall of an index is measured at this depth with the first queries of the query table."""
@@ -55,6 +54,9 @@ class Exported:
     files: dict[str, int]
     """Bytes by file."""
 
+    scorer: str
+    """`model.scorer`."""
+
     tables: tuple[TableSize, ...]
     onnx: dict[str, float]
     """Largest difference to torch by tower, where they were written as ONNX."""
@@ -80,13 +82,14 @@ def export(
             nothing else is.
         names: column of the raw catalogue with names for people; None = ids only.
         onnx: also write both towers as ONNX, checked against torch (extra `onnx`).
-        index: also write a FAISS index, `flat`, `ivf_pq` or `hnsw`, with its recall (extra `ann`).
+        index: also write a FAISS index, `flat`, `ivf_pq` or `hnsw`, with its recall (extra `ann`);
+            not with `model.scorer: neumf`.
         device: where items are embedded.
 
     Raises:
         InputError: no run or no checkpoint stands there, its data has changed, another process
             writes to the output (or to the run, where that is inside), the output is something
-            else, or an extra is not installed.
+            else, an extra is not installed, or the model's scores are none that an index finds.
         RunError: a check failed, or what would be written gives other vectors than torch, then what
             stood there before still does; or the storage can't be written to, then no export
             stands until the same command is run again.
@@ -99,21 +102,25 @@ def export(
     # Who writes into the run holds the run; any other is only read, it may be another's.
     with Lease(target if output is not None else open_store(run)):
         opened = open_best(run)
+        scorer = opened.config.model.scorer
+        if kind is not None:
+            ann.check_scorer(scorer)
         replaced = _replaced(target)
         named = None
         if names is not None:
             named = item_names(opened.config.data, names, opened.prepared.item_ids().tolist())
         model = opened.load_model(device)
         made = contents(opened, model, named)
-        extra, differences, recall = _extras(made, model, onnx=onnx, index=kind)
+        reader = Export(made.files)
+        compare(reader, opened, model, made.tables)
+        extra, differences, recall = _extras(reader, model, onnx=onnx, index=kind)
         every = made.files | extra
-        compare(Export(every), opened, model, made.tables)
         commit(target, every, layout=files.LAYOUT)
         for name in replaced - every.keys() - {MANIFEST}:
             target.delete(name)
     sizes = {name: len(data) for name, data in every.items()}
     tables = tuple(_size(name, served) for name, served in made.tables.items())
-    return Exported(target.uri, sizes, tables, differences, recall)
+    return Exported(target.uri, sizes, scorer, tables, differences, recall)
 
 
 def _replaced(target: Store) -> set[str]:
@@ -125,25 +132,23 @@ def _replaced(target: Store) -> set[str]:
         raise InputError(f"{target.uri}: holds something else ({other[0]!r}); {MEND}")
     if MANIFEST in names:
         try:
-            files.parse_manifest(target.read_bytes(MANIFEST))
+            files.parse_manifest(target.read_bytes(MANIFEST), oldest=1)
         except ValueError as error:
             raise InputError(f"{target.uri}/{MANIFEST}: {error}; {MEND}") from error
     return set(names)
 
 
 def _extras(
-    made: Contents, model: TwoTower, *, onnx: bool, index: ann.Kind | None
+    reader: Export, model: TwoTower, *, onnx: bool, index: ann.Kind | None
 ) -> tuple[dict[str, bytes], dict[str, float], ann.Recall | None]:
     """Files of the extras, and what was measured of them."""
     extra: dict[str, bytes] = {}
     differences: dict[str, float] = {}
     recall = None
     if onnx:
-        for name in _TOWERS:
-            graph, difference = onnx_towers.tower_graph(getattr(model, name), name)
+        for name, (graph, difference) in onnx_towers.graphs(reader.model, model).items():
             extra[f"{name}.onnx"], differences[name] = graph, difference
     if index is not None:
-        reader = Export(made.files)
         asked = list(reader.query_ids[:_RECALL_QUERIES])
         extra[ann.INDEX], recall = ann.build_index(
             index, reader.vectors, reader.embed_known(asked), _RECALL_K

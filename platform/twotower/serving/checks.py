@@ -69,7 +69,7 @@ def check_features(model: Model, items: Tensors, queries: Tensors) -> None:
 
 
 def check_towers(model: Model, queries: Tensors, num_queries: int, vectors: Float32) -> None:
-    """Embed an item of which nothing is known, and the first known query."""
+    """Embed an item and a query of which nothing is known and the first known query; score one."""
     found = [model.items.embed(model.items.side.encode([{}]))]
     if num_queries:
         asked = model.stored_queries(queries, np.zeros(1, dtype=np.int64))
@@ -78,6 +78,9 @@ def check_towers(model: Model, queries: Tensors, num_queries: int, vectors: Floa
     for one in found:
         if one.dtype != np.float32 or one.shape != (1, vectors.shape[1]):
             raise ValueError(f"a tower gives {one.dtype} {one.shape}, items have {vectors.shape}")
+    score = model.scorer.score.exact(found[-1][0], found[0], np.zeros(1, dtype=np.int64))
+    if not np.isfinite(score).all():
+        raise ValueError("the score of a pair is not finite")
 
 
 def _check_vocabulary(known: Vocabulary, num_values: int, name: str) -> None:

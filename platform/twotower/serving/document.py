@@ -6,7 +6,8 @@ A checksum says that a file is the one that was written, not that it was written
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from twotower.serving.tables import Kind
+from twotower.serving.scorers import Kind as ScorerKind
+from twotower.serving.tables import Kind as TableKind
 
 Check = Callable[[Any], bool]
 
@@ -98,7 +99,10 @@ _HISTORY = {
     "table": _text,
     "max_values": _whole(1),
     "encoder": _one_of("mean", "attention"),
+    "blocks": _whole(1),
+    "heads": _whole(1),
 }
+_SCORER = {"kind": _one_of(*get_args(ScorerKind)), "layers": _whole(0)}
 _FEATURE = {
     "name": _text,
     "kind": _one_of("categorical", "multi", "dense"),
@@ -110,7 +114,7 @@ _FEATURE = {
     "deviation": _positive,
 }
 _TABLE = {
-    "kind": _one_of(*get_args(Kind)),
+    "kind": _one_of(*get_args(TableKind)),
     "num_values": _whole(1),
     "width": _whole(1),
     "settings": _object,
@@ -127,7 +131,8 @@ _DOCUMENT = {
     "fingerprints": _object,
     "step": _whole(0),
     "metrics": _object,
-    "layers": _whole(1),
+    "layers": _whole(0),
+    "scorer": _SCORER,
     "filter_seen": _flag,
     "item_id": _text,
     "names": _flag,

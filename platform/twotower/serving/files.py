@@ -3,7 +3,7 @@
     manifest.json              layout, and every file's size and SHA-256; written last
     model.json                 features, tables, architecture, where it comes from, what it measured
     tables.safetensors         `<table>/<tensor>`
-    towers.safetensors         both MLPs and the history encoder
+    towers.safetensors         both MLPs, the scorer and the history encoder
     vocabularies.safetensors   `<vocabulary>.bytes` and `.offsets`
     items.safetensors          ids, names, vectors, tie order, what histories are looked up by
     queries.safetensors        ids, encoded features, history and seen items of the known queries
@@ -26,7 +26,7 @@ from twotower.core.errors import DataError
 from twotower.serving.arrays import Tensors, views
 from twotower.serving.places import Opener, opener
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the layout; an export of another one has to be written again."""
 
 MANIFEST = "manifest.json"
@@ -73,8 +73,12 @@ def read_files(folder: str | Path) -> dict[str, bytes]:
     return files
 
 
-def parse_manifest(data: bytes) -> dict[str, tuple[int, str]]:
+def parse_manifest(data: bytes, oldest: int = LAYOUT) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 of each file by name, the required ones among them.
+
+    Args:
+        data: `manifest.json`; all layouts so far list the same files.
+        oldest: layout that will do.
 
     Raises:
         ValueError: it is no manifest of an export of this layout; the message says what is wrong.
@@ -84,7 +88,7 @@ def parse_manifest(data: bytes) -> dict[str, tuple[int, str]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"damaged (not JSON: {error})") from error
     layout = manifest.get("layout") if isinstance(manifest, dict) else None
-    if type(layout) is not int or layout != LAYOUT:
+    if type(layout) is not int or not oldest <= layout <= LAYOUT:
         raise ValueError(f"is of layout {layout!r}, this version reads layout {LAYOUT}")
     files = manifest.get("files")
     if not isinstance(files, dict):

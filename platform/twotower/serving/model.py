@@ -1,7 +1,7 @@
 """The two towers of an export over its tables: encoded features to vectors.
 
 Shape letters:
-    n rows    D width of the output    H history items of all rows
+    n rows    X width of a vector    H history items of all rows
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from twotower.serving.features import (
     shown,
     text_of,
 )
+from twotower.serving.scorers import Scorer
 from twotower.serving.sides import Encoded, HistorySpec, Side, read_bags
 from twotower.serving.strings import Strings
 from twotower.serving.tables import ServedTable
@@ -47,12 +48,19 @@ class ItemEncoder:
     tower: Tower
 
     def embed(self, encoded: Encoded) -> Float32:
-        """float32 ``(n, D)`` of norm 1; InputError where a number is too large for float32."""
-        return _finite(self.tower, self.side.inputs(encoded))
+        """float32 ``(n, X)``; InputError where a number is too large for float32."""
+        return _finite(self.tower, self.inputs(encoded))
+
+    def inputs(self, encoded: Encoded) -> Float32:
+        """What the tower reads: float32 ``(n, in)``."""
+        return np.concatenate(self.side.inputs(encoded), axis=1)
 
 
 class Model:
-    """Both towers. KeyError where a tensor or a key of the document is missing."""
+    """Both towers and what scores their vectors.
+
+    KeyError where a tensor or a key of the document is missing, ValueError where two don't fit.
+    """
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class Model:
             document: `model.json`.
             tables: the embedding tables.
             vocabularies: of the features.
-            towers: tensors of both MLPs and of the history encoder.
+            towers: tensors of both MLPs, of the scorer and of the history encoder.
             history_items: ``history``: the ids that each catalogue item is looked up by.
         """
         self._tables, self._towers, self._history_items = tables, towers, history_items
@@ -82,9 +90,10 @@ class Model:
         )
         history = document["history"]
         self.history = HistorySpec(**history) if history else None
-        item_tower, self._query_tower = (
-            Tower.read(towers, name, document["layers"]) for name in ("item_tower", "query_tower")
-        )
+        scorer, layers = document["scorer"], document["layers"]
+        self.scorer = Scorer.read(towers, scorer["kind"], scorer["layers"])
+        self.query_tower = Tower.read(towers, "query_tower", layers, self.scorer.queries)
+        item_tower = Tower.read(towers, "item_tower", layers, self.scorer.items)
         self.items = ItemEncoder(items, item_tower)
 
     @property
@@ -124,13 +133,17 @@ class Model:
         return Questions(side, context, histories.take(rows))
 
     def embed_queries(self, asked: Questions) -> Float32:
-        """float32 ``(n, D)`` of norm 1."""
+        """float32 ``(n, X)``; InputError as of items."""
+        return _finite(self.query_tower, self.query_inputs(asked))
+
+    def query_inputs(self, asked: Questions) -> Float32:
+        """What the query tower reads: float32 ``(n, in)``."""
         parts = self.queries.inputs(asked.side) + self.context.inputs(asked.context)
         if self.history and asked.history is not None:
             rows, lengths = asked.history.values.astype(np.int64), asked.history.lengths()
             bags = read_bags(self._history_items, "history", rows)
             parts.append(self.history.encode(bags, lengths, self._tables, self._towers))
-        return _finite(self._query_tower, parts)
+        return np.concatenate(parts, axis=1)
 
     def _history_rows(self, value: Any, item_ids: Strings) -> Int64:
         assert self.history is not None
@@ -143,10 +156,10 @@ class Model:
         return rows[rows >= 0][: self.history.max_values]
 
 
-def _finite(tower: Tower, parts: Sequence[Float32]) -> Float32:
+def _finite(tower: Tower, inputs: Float32) -> Float32:
     """What a tower makes of its inputs."""
     with np.errstate(over="ignore", invalid="ignore"):
-        vectors = tower(np.concatenate(parts, axis=1))
+        vectors = tower(inputs)
     if not (is_finite := np.isfinite(vectors).all(axis=1)).all():
         raise InputError(
             f"record {int(np.argmin(is_finite))}: its vector is not finite; a dense value is too "

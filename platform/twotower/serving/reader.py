@@ -25,7 +25,7 @@ from twotower.serving.checks import (
 from twotower.serving.document import check_document
 from twotower.serving.features import Record, Vocabulary, shown
 from twotower.serving.model import Model
-from twotower.serving.ranking import top_k
+from twotower.serving.ranking import Ranking
 from twotower.serving.strings import Strings
 from twotower.serving.tables import ServedTable
 
@@ -43,7 +43,7 @@ class Recommendation:
     """As people call it; the id where the export holds no names."""
 
     score: float
-    """Cosine of the query's and the item's vectors."""
+    """As the model scores the pair: the cosine of their vectors, unless its scorer is another."""
 
 
 class Export:
@@ -72,7 +72,8 @@ class Export:
         """Both towers, over encoded features too."""
 
         self.vectors: Float32 = self._items["vectors"]
-        """float32 ``(N, D)``: every catalogue item's vector, of norm 1."""
+        """float32 ``(N, X)``: every catalogue item's vector, of norm 1 where the score is a cosine.
+        With `gmf` the score is their dot product, with `neumf` none: only `recommend` ranks."""
 
         self.item_ids = check_strings(Strings.from_tensors(self._items, "ids"), "items")
         """Ids of the catalogue, in the order of `vectors`."""
@@ -89,6 +90,8 @@ class Export:
         check_queries(self._queries, num_queries, num_items)
         check_features(self.model, self._items, self._queries)
         check_towers(self.model, self._queries, num_queries, self.vectors)
+        score = self.model.scorer.score
+        self._ranking = Ranking(score, self.vectors, self._items["tie_ranks"])
 
     @classmethod
     def open(cls, path: str | Path) -> "Export":
@@ -136,7 +139,7 @@ class Export:
             raise InputError(f"table {table!r}: {error}") from error
 
     def embed_items(self, records: Sequence[Record]) -> Float32:
-        """Vectors of items, in the catalogue or not: float32 ``(n, D)`` of norm 1.
+        """Vectors of items, in the catalogue or not: float32 ``(n, X)``, as `vectors` are.
 
         Args:
             records: raw values by column; a column that is not there is a missing value.
@@ -147,7 +150,7 @@ class Export:
         return self.model.embed_items(records)
 
     def embed_queries(self, records: Sequence[Record]) -> Float32:
-        """Vectors of queries, known or not: float32 ``(n, D)`` of norm 1.
+        """Vectors of queries, known or not: float32 ``(n, X)``.
 
         Args:
             records: raw values by column, of the query's own features and of the log's; under the
@@ -160,7 +163,7 @@ class Export:
         return self.model.embed_queries(self.model.encode_queries(records, self.item_ids))
 
     def embed_known(self, queries: Sequence[str]) -> Float32:
-        """Vectors of queries of the training data by id: float32 ``(n, D)`` of norm 1.
+        """Vectors of queries of the training data by id: float32 ``(n, X)``.
 
         History and context are those that the test part was asked with.
 
@@ -212,9 +215,7 @@ class Export:
         else:
             raise InputError(f"query {shown(query)}: must be the id of a known query, or a record")
         rows = np.concatenate(left_out).astype(np.int64)
-        items, scores = top_k(
-            vector, self.vectors, self._items["tie_ranks"], rows[rows >= 0], int(k)
-        )
+        items, scores = self._ranking.best(vector, rows[rows >= 0], int(k))
         return [
             Recommendation(self.item_ids[item], self.item_names[item], score)
             for item, score in zip(items.tolist(), scores.tolist(), strict=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.types import Float32, Int64, Ragged
+from twotower.serving.attention import Attention
 from twotower.serving.features import (
     FeatureSpec,
     Record,
@@ -21,7 +22,7 @@ from twotower.serving.features import (
     stacked,
 )
 from twotower.serving.tables import ServedTable
-from twotower.serving.towers import Attention, bag_means, weighted_sums
+from twotower.serving.towers import bag_means, weighted_sums
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -109,6 +110,11 @@ class HistorySpec:
     table: str
     max_values: int
     encoder: Literal["mean", "attention"]
+    blocks: int = 1
+    """Of attention."""
+
+    heads: int = 1
+    """Of each block."""
 
     def encode(
         self, bags: Ragged, lengths: Int64, tables: Mapping[str, ServedTable], towers: Tensors
@@ -126,7 +132,8 @@ class HistorySpec:
         """
         table = tables[self.table]
         if self.encoder == "attention":
-            return Attention(towers)(bag_means(table, bags), lengths)
+            attend = Attention.of(towers, self.blocks, self.heads)
+            return attend(bag_means(table, bags), lengths)
         summed = np.zeros((len(lengths), table.width), dtype=np.float32)
         items = Ragged.from_lengths(lengths, bags.lengths())
         entries = np.bincount(items.row_ids(), items.values, minlength=len(lengths))

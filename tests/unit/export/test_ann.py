@@ -6,7 +6,7 @@ import pytest
 
 from twotower.core.errors import InputError
 from twotower.core.types import Float32
-from twotower.export.ann import Kind, build_index, check_kind
+from twotower.export.ann import Kind, build_index, check_kind, check_scorer
 
 
 def unit(seed: int, rows: int, width: int = 8) -> Float32:
@@ -15,9 +15,13 @@ def unit(seed: int, rows: int, width: int = 8) -> Float32:
 
 
 @pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("hnsw", 0.9), ("ivf_pq", 0.3)])
-def test_recall_is_that_of_the_stored_index(kind: Kind, least: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [1, 1e-4, 1e4])
+def test_recall_is_that_of_the_stored_index(
+    kind: Kind, least: float, scale: float, tmp_path: Path
+) -> None:
+    """Of vectors of norm 1, or any: what float32 can't tell apart grows with them."""
     faiss = pytest.importorskip("faiss", reason="the extra `ann` is not installed")
-    items, queries = unit(0, 2000), unit(1, 40)
+    items, queries = unit(0, 2000) * np.float32(scale), unit(1, 40) * np.float32(scale)
     data, found = build_index(kind, items, queries, 10)
     assert len(data) == found.bytes
     (tmp_path / "index.faiss").write_bytes(data)
@@ -39,6 +43,13 @@ def test_too_few_items_and_unknown_kinds_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"pip install 'twotower\[ann\]'"):
         check_kind("flat")
+
+
+def test_scores_that_are_no_dot_products_have_no_index() -> None:
+    check_scorer("cosine")
+    check_scorer("gmf")
+    with pytest.raises(InputError, match=r"^--index: model\.scorer is neumf"):
+        check_scorer("neumf")
 
 
 def test_ivf_pq_says_how_many_items_it_takes() -> None:

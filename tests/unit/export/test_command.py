@@ -10,10 +10,20 @@ from twotower.export.write import Exported, TableSize
 def test_data_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     table = TableSize("item.[red]a[/b]", "full", 1, 1, 4, 4)
     path = "runs/[bold]x[/y]:smile:/export"
-    command.show_export(Exported(path, {"a": 1}, (table,), {}, None))
+    command.show_export(Exported(path, {"a": 1}, "cosine", (table,), {}, None))
     shown = capsys.readouterr().out
     assert "item.[red]a[/b]" in shown
     assert path in shown
+
+
+@pytest.mark.parametrize("scorer", ["cosine", "gmf", "neumf"])
+def test_it_says_what_is_no_onnx_graph(scorer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command.show_export(Exported("e", {"a": 1}, scorer, (), {"item_tower": 1e-7}, None))
+    shown = capsys.readouterr().out
+    assert "item_tower.onnx: within 1e-07 of torch" in shown
+    assert ("no ONNX graph of the network" in shown) == (scorer == "neumf")
+    command.show_export(Exported("e", {"a": 1}, scorer, (), {}, None))
+    assert "ONNX" not in capsys.readouterr().out
 
 
 def test_what_a_terminal_obeys_is_written_out() -> None:
