@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twotower.core.sums import tree_sum
 from twotower.core.types import Int64
 from twotower.evaluation.rounding import float32_loss, norms
-from twotower.evaluation.scorers import VectorScorer, tree_sum
+from twotower.evaluation.scorers import VectorScorer
 
 _TILE_NUMBERS = 2**20
 """float32 numbers of the hidden layers held at once (4 MiB), which stay in cache: chosen."""

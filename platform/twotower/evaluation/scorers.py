@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from twotower.core.errors import DivergedError
+from twotower.core.sums import tree_sum
 from twotower.core.types import Float64, Int64
 from twotower.evaluation import coarse
 from twotower.evaluation.rounding import float32_loss, norms
@@ -180,16 +181,3 @@ def _tree_dot(query_PD: Tensor, item_PD: Tensor) -> Tensor:
     terms_PD = query_PD[:, :width].mul_(item_PD[:, :width])
     terms_PD[:, :half].addcmul_(query_PD[:, width:], item_PD[:, width:])
     return tree_sum(terms_PD[:, :width])
-
-
-def tree_sum(terms: Tensor) -> Tensor:
-    """Sum over the last dimension, of at least 1, by halves: one order on every device.
-
-    Writes to the terms.
-    """
-    width = terms.shape[-1]
-    while width > 1:
-        half = width // 2
-        terms[..., :half] += terms[..., width - half : width]
-        width -= half
-    return terms[..., 0]

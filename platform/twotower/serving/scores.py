@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twotower.core.sums import tree_sum
 from twotower.core.types import Float32, Float64, Int64
 from twotower.serving.layers import Linear
 
@@ -152,16 +152,6 @@ class PairNetwork:
             scores[part] = tree_sum(items[:, : self.product_width] * product)
             scores[part] += tree_sum(x_CH * last)
         return scores
-
-
-def tree_sum(terms: NDArray[np.float64]) -> Float64:
-    """Sum over the last axis, of at least 1, by halves; writes to the terms."""
-    width = terms.shape[-1]
-    while width > 1:
-        half = width // 2
-        terms[..., :half] += terms[..., width - half : width]
-        width -= half
-    return terms[..., 0]
 
 
 def _gamma(width: int) -> float:
