@@ -7,12 +7,14 @@ the rest   the numbers; every byte belongs to exactly one array
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tensors = dict[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any]]
+"""Arrays by name."""
 
 _SIZE = 8
 _METADATA = "__metadata__"
@@ -42,7 +44,7 @@ def views(data: bytes) -> Tensors:
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     header.pop(_METADATA, None)
-    found: Tensors = {}
+    found: dict[str, NDArray[Any]] = {}
     ends: list[tuple[int, int]] = []
     for name, described in header.items():
         kind, shape, first, last = _entry(name, described)

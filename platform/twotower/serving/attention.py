@@ -6,18 +6,15 @@ Shape letters:
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.types import Float32, Int64, Ragged
+from twotower.serving.arrays import Tensors
 from twotower.serving.layers import LayerNorm, Linear
-
-Tensors = Mapping[str, NDArray[Any]]
 
 _ROWS = 256
 """Rows attended at once; bounds memory."""

@@ -3,18 +3,16 @@
 All of it raises ValueError or KeyError.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.types import FIRST_ID, Float32
+from twotower.serving.arrays import Tensors
 from twotower.serving.features import Vocabulary
 from twotower.serving.model import Model
 from twotower.serving.strings import Strings
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 def check_strings(strings: Strings, what: str, count: int | None = None) -> Strings:

@@ -4,16 +4,12 @@ Shape letters:
     E width
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twotower.core.types import Float32
-
-Tensors = Mapping[str, NDArray[Any]]
+from twotower.serving.arrays import Tensors
 
 _LAYER_NORM_EPS = 1e-5
 """PyTorch's own."""

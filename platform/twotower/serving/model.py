@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twotower.core.errors import InputError
 from twotower.core.types import Float32, Int64, Ragged
+from twotower.serving.arrays import Tensors
 from twotower.serving.features import (
     FeatureSpec,
     Record,
@@ -26,8 +26,6 @@ from twotower.serving.sides import Encoded, HistorySpec, Side, read_bags
 from twotower.serving.strings import Strings
 from twotower.serving.tables import ServedTable
 from twotower.serving.towers import Tower
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)

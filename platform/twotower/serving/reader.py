@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twotower.core.errors import DataError, InputError
 from twotower.core.types import Float32, Int64, Ragged
 from twotower.serving import files
+from twotower.serving.arrays import Tensors
 from twotower.serving.checks import (
     check_features,
     check_items,
@@ -28,8 +28,6 @@ from twotower.serving.model import Model
 from twotower.serving.ranking import Ranking
 from twotower.serving.strings import Strings
 from twotower.serving.tables import ServedTable
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)

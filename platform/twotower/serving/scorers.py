@@ -4,19 +4,17 @@ Shape letters:
     n rows    D width of the towers' output    G width of the product part, D / 2
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twotower.core.types import Float32
+from twotower.serving.arrays import Tensors
 from twotower.serving.layers import Linear
 from twotower.serving.scores import Dot, PairNetwork, Score
 
 Kind = Literal["cosine", "gmf", "neumf"]
-Tensors = Mapping[str, NDArray[Any]]
 
 NORM_EPS = 1e-12
 """PyTorch's own, of normalize."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.types import Float32, Int64, Ragged
+from twotower.serving.arrays import Tensors
 from twotower.serving.attention import Attention
 from twotower.serving.features import (
     FeatureSpec,
@@ -23,8 +24,6 @@ from twotower.serving.features import (
 )
 from twotower.serving.tables import ServedTable
 from twotower.serving.towers import bag_means, weighted_sums
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,16 @@ Shape letters:
     n rows    E width of an embedding    X width after the last step
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twotower.core.types import Float32, Ragged
+from twotower.serving.arrays import Tensors
 from twotower.serving.layers import Linear
 from twotower.serving.scorers import LastStep
 from twotower.serving.tables import ServedTable
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
