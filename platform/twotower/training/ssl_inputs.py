@@ -21,6 +21,9 @@ class SSLInputs:
 
     table: SideTable
     items: Int64
+    entries: Entries | None
+    """Values of the items; None = not gathered, the views repeat the main pass."""
+
     hidden: tuple[Tensor, Tensor] | tuple[None, None]
     dropped: tuple[Tensor, Tensor] | tuple[None, None]
     paired: PairedViews | None
@@ -28,7 +31,7 @@ class SSLInputs:
 
     def views(self) -> list[SideInputs]:
         """The two views, each a pass by itself."""
-        entries = self.table.expand(self.items)
+        entries = self.table.expand(self.items) if self.entries is None else self.entries
         both = zip(self.hidden, self.dropped, strict=True)
         return [self.table.inputs(entries, hidden, dropped) for hidden, dropped in both]
 
@@ -50,13 +53,13 @@ def ssl_inputs(
     hidden = ssl.views.hidden if ssl.views else (None, None)
     if ssl.views and ssl.places is not None:
         repeats = table.repeats(main, ssl.places, ssl.views.hidden[0])
-        return SSLInputs(table, ssl.items, hidden, (None, None), repeats)
+        return SSLInputs(table, ssl.items, None, hidden, (None, None), repeats)
     entries = table.expand(ssl.items)
     dropped = _dropped(table, entries, ssl, plan.draws, dropout_rate) if dropout_rate > 0 else None
     paired = None
     if ssl.views and ssl.views.patterns is not None:
         paired = table.shared_views(entries, ssl.views.patterns, ssl.views.rows, dropped)
-    return SSLInputs(table, ssl.items, hidden, dropped or (None, None), paired)
+    return SSLInputs(table, ssl.items, entries, hidden, dropped or (None, None), paired)
 
 
 def _dropped(
