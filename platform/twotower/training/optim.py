@@ -210,7 +210,8 @@ class Optimizer:
         for weight in self._named.values():
             state = self._dense.state[weight]
             if isinstance(self._dense, torch.optim.AdamW) and not state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
+                # The fused optimizer wants its count beside the weight.
+                state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
                 state["exp_avg"] = torch.zeros_like(weight)
                 state["exp_avg_sq"] = torch.zeros_like(weight)
 
