@@ -32,6 +32,7 @@ ADDED = (
     "model.embeddings",
     "ssl.hidden_features",
     "model.towers",
+    "model.tower_init",
     "model.scorer",
     "model.scorer_hidden",
     "model.history_blocks",

@@ -24,6 +24,11 @@ class Model(Section):
     out_dim: Count = 64
     """Width of the towers' output."""
 
+    tower_init: Literal["independent", "aligned"] = "independent"
+    """Initial weights of the query tower: its own, or the item tower's wherever both towers read
+    the same table (or a dense feature of one name), and in all later layers. Aligned, a query and
+    an item with common values begin close; with little data that is most of what a model knows."""
+
     scorer: Literal["cosine", "gmf", "neumf"] = "cosine"
     """Score of a query's vector p and an item's q: their cosine; `gmf`: the weighted product
     h . (p * q) (He et al. 2017, arXiv 1708.05031, eq. 9); `neumf`: that of their first halves plus

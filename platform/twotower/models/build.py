@@ -1,11 +1,12 @@
 """From a config and encoded features to a model: the one place that chooses modules by config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError
 from twotower.core.types import EncodedFeature, Int64, Side
+from twotower.models.alignment import Column, align
 from twotower.models.embeddings.store import EmbeddingStore, merge_tables
 from twotower.models.encoders import AttentionHistory, HistoryEncoder, MeanHistory
 from twotower.models.features import SideTable
@@ -65,7 +66,20 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         history=_encoder(config) if history else None,
         scorer=_scorer(config, item_width, query_width),
     )
+    if model.tower_init == "aligned":
+        of_item = _columns(inputs.item.features, model.embed_dim)
+        beside = [table for table, _ in inputs.context.values()]
+        beside += [history.table] if history else []
+        of_query = _columns(inputs.query.features, model.embed_dim)
+        of_query += [(table, model.embed_dim) for table in beside]
+        align(parts.query_tower, parts.item_tower, (of_query, of_item))
     return TwoTower(parts, bf16=config.train.precision == "bf16")
+
+
+def _columns(features: Sequence[EncodedFeature], dim: int) -> list[Column]:
+    """What a tower reads of its side, in order: embeddings, then dense features."""
+    sparse = [(f.table, dim) for f in features if f.kind != "dense"]
+    return sparse + [(f"dense {f.name}", 1) for f in features if f.kind == "dense"]
 
 
 def _scorer(config: ExperimentConfig, item_width: int, query_width: int) -> Scorer:
