@@ -1,6 +1,6 @@
 """A study's claims held against its numbers: `claims.json`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from twotower.evaluation.significance import holm
@@ -22,21 +22,25 @@ class _Held(NamedTuple):
 
 
 def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
-    """Every claim wherever it was measured.
-
-    A claim that is a contrast of the primary family takes its p-value from there; the others of one
-    dataset and fraction are a family of their own.
-    """
+    """Every claim wherever it was measured."""
     held = [one for claim in study.plan.claims for one in _everywhere(study, claim, contrasts)]
-    others: dict[tuple[str, float], dict[int, float]] = {}
+    adjusted = _corrected(held, whole=study.plan.claims_corrected == "study")
+    return [_row(study, contrasts, one, adjusted.get(place)) for place, one in enumerate(held)]
+
+
+def _corrected(held: Sequence[_Held], *, whole: bool) -> dict[int, float]:
+    """The p-value of each claim, by its place, after Holm's correction.
+
+    Of one dataset and fraction: a claim that is a contrast of the primary family has that family's;
+    the others are a family of their own. Or all of the study's claims are one family.
+    """
+    known = {} if whole else dict(enumerate(one.p_holm for one in held))
+    found = {place: p for place, p in known.items() if p is not None}
+    families: dict[tuple[str, float] | None, dict[int, float]] = {}
     for place, one in enumerate(held):
-        if one.p_holm is None and one.effect.p is not None and one.claim.margin is None:
-            others.setdefault(one.place, {})[place] = one.effect.p
-    adjusted = {key: p for family in others.values() for key, p in holm(family).items()}
-    return [
-        _row(study, contrasts, one, one.p_holm if one.p_holm is not None else adjusted.get(place))
-        for place, one in enumerate(held)
-    ]
+        if place not in found and one.effect.p is not None and one.claim.margin is None:
+            families.setdefault(None if whole else one.place, {})[place] = one.effect.p
+    return found | {key: p for family in families.values() for key, p in holm(family).items()}
 
 
 def _everywhere(study: Study, claim: Claim, contrasts: Contrasts) -> Iterator[_Held]:

@@ -29,6 +29,10 @@ def write_page(
     html.write(render(tables, claims, _ledger(path)), path)
 
 
+_FAMILY = {"place": "a dataset and fraction", "study": "the study"}
+"""What Holm's correction of claims is within, in words."""
+
+
 def render(
     tables: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], ledger: str = LEDGER
 ) -> str:
@@ -45,6 +49,7 @@ def render(
         "command": text_of(tables, "command"),
         "facts": fact_rows(tables.get("environment") or {}),
         "claims": claim_views.claim_groups(claims),
+        "family": _FAMILY.get(text_of(tables, "claims_corrected"), _FAMILY["place"]),
         "gains": [t for m in document.primary if (t := views.gain_table(document, m))],
         "validation": views.validation_table(document),
         "results": [t for s in document.settings if (t := views.result_table(document, s))],

@@ -192,6 +192,9 @@ class StudyPlan(Section):
     sweeps: dict[Name, Sweep] = Field(default_factory=dict[str, Sweep])
     claims: tuple[Claim, ...] = ()
 
+    claims_corrected: Literal["place", "study"] = "place"
+    """Claims that Holm's correction takes together: those of one dataset and fraction, or all."""
+
     folder: Text
     """Where ledger, tables and page go; a relative path counts from the current folder."""
 

@@ -131,6 +131,7 @@ class _Maker:
             "metrics": [f"{metric}@{k}" for metric in _ACCURACY for k in rules.k],
             "slices": list(rules.slices),
             "primary": list(plan.primary),
+            "claims_corrected": plan.claims_corrected,
             "methods": [method_of(self._study, name) for name in plan.methods],
             "datasets": self._datasets,
             "rows": self._rows,

@@ -37,10 +37,12 @@ def contrasts(means: dict[tuple[str, float], float], first: float = 0.4) -> Cont
     return found
 
 
-def claims_of(tmp_path: Path, found: Contrasts, *claims: dict[str, Any]) -> list[dict[str, Any]]:
+def claims_of(
+    tmp_path: Path, found: Contrasts, *claims: dict[str, Any], **plan: Any
+) -> list[dict[str, Any]]:
     base = {"method": "cfm", "against": "baseline", "metric": "recall@10"}
-    study = load_study(small_study(tmp_path, claims=[{**base, **claim} for claim in claims]))
-    return hold(study, found)
+    held = [{**base, **claim} for claim in claims]
+    return hold(load_study(small_study(tmp_path, claims=held, **plan)), found)
 
 
 def test_a_claim_is_the_relative_difference_with_its_interval(tmp_path: Path) -> None:
@@ -94,6 +96,19 @@ def test_claims_outside_the_primary_family_share_one_of_their_own(tmp_path: Path
     assert alone["p_holm"] == pytest.approx(0.03)
     pair = claims_of(tmp_path, found, claim, {"claim": "y", "paper": 0.04})
     assert [claim["p_holm"] for claim in pair] == pytest.approx([0.06, 0.06])
+
+
+def test_all_claims_of_a_study_are_one_family_where_its_plan_says_so(tmp_path: Path) -> None:
+    found = contrasts({FULL: 0.05, HALF: 0.05})
+    for place, p in ((FULL, 0.01), (HALF, 0.03)):
+        one = found.found[Name(place, "cfm", "baseline", "recall@10")]
+        one.effect, one.p_holm = replace(one.effect, p=p), 0.5
+    claim = {"claim": "x", "fractions": [1.0, 0.5]}
+    apart = claims_of(tmp_path, found, claim)
+    assert [claim["p_holm"] for claim in apart] == [0.5, 0.5]
+    whole = claims_of(tmp_path, found, claim, claims_corrected="study")
+    assert [claim["p_holm"] for claim in whole] == pytest.approx([0.02, 0.03])
+    assert [claim["verdict"] for claim in whole] == ["holds", "holds"]
 
 
 def test_what_was_not_measured_is_no_row(tmp_path: Path) -> None:
