@@ -99,12 +99,13 @@ def export(
         onnx_towers.check_installed()
     target = Store(output) if output is not None else Store(run).child(FOLDER)
     _replaced(target)
+    # What is refused is refused here: a lease leaves its file in the folder.
+    scorer = open_best(run).config.model.scorer
+    if kind is not None:
+        ann.check_scorer(scorer)
     # Who writes into the run holds the run; any other is only read, it may be another's.
     with Lease(target if output is not None else open_store(run)):
         opened = open_best(run)
-        scorer = opened.config.model.scorer
-        if kind is not None:
-            ann.check_scorer(scorer)
         replaced = _replaced(target)
         named = None
         if names is not None:
