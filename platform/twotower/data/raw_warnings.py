@@ -126,7 +126,7 @@ def _popularity(counts: Counts, profile: DataProfile) -> Iterator[str]:
     head = profile.degrees.top_1pct_share
     if head >= HEAD_SHARE:
         yield (
-            f"The most popular 1 % of the items have {head:.0%} of the pairs: try loss.logq: "
+            f"The most popular 1 % of the items have {head:.0%} of the pairs: keep loss.logq: "
             "counted, and read the tail metrics."
         )
 

@@ -46,6 +46,7 @@ def guess_config(profile: DataProfile, name: str | None = None) -> str:
         *_indent(_split(profile)),
         *_indent(_rows(profile)),
         "",
+        *_model(profile),
         *_train(profile),
     ]
     return "\n".join(lines) + "\n"
@@ -185,6 +186,17 @@ def _rows(profile: DataProfile) -> Iterator[str]:
     if dropped > Data.model_fields["max_dropped_share"].default:
         allowed = min(math.ceil(dropped * 1000 + 1) / 1000, 1.0)
         yield f"max_dropped_share: {allowed:g}  # {dropped:.2%} of the rows can't be used"
+
+
+def _model(profile: DataProfile) -> Iterator[str]:
+    """What found the most in docs/benchmarks/best, at no cost a step."""
+    if profile.roles.queries_are_items:
+        yield "model:"
+        yield "  tower_init: aligned  # queries are items: those with common values begin close"
+        yield ""
+    yield "loss:"
+    yield "  logq: counted  # popular items are negatives more often than others: corrected"
+    yield ""
 
 
 def _train(profile: DataProfile) -> Iterator[str]:

@@ -263,6 +263,7 @@ def test_config_of_ratings(tmp_path: Path) -> None:
     assert config.data.features.query["history"].share == "movieId"
     assert '# positive: "rating >= 4"' in text
     assert config.data.positive is None
+    assert (config.model.tower_init, config.loss.logq) == ("independent", "counted")
 
 
 def test_config_of_a_graph_shares_vocabularies(tmp_path: Path) -> None:
@@ -277,6 +278,7 @@ def test_config_of_a_graph_shares_vocabularies(tmp_path: Path) -> None:
         "size": None,
     }
     assert query["size"].kind == "dense"
+    assert (config.model.tower_init, config.loss.logq) == ("aligned", "counted")
 
 
 def test_dropped_rows_raise_the_allowed_share(tmp_path: Path) -> None:
