@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from torch import nn
 
-from twotower.core.errors import ConfigError
 from twotower.models.towers import Tower
 
 Column = tuple[str, int]
@@ -25,20 +24,9 @@ def align(query: Tower, item: Tower, read: tuple[Sequence[Column], Sequence[Colu
         query: changed.
         item: as initialised.
         read: inputs of the query tower and of the item tower, in order.
-
-    Raises:
-        ConfigError: the towers have no weights, or read nothing in common.
     """
-    if not len(query.mlp.layers):
-        raise ConfigError("model.tower_init: towers that are the identity have no weights to align")
     theirs = dict(_places(read[1]))
     common = [(ours, theirs[name]) for name, ours in _places(read[0]) if name in theirs]
-    if not common:
-        raise ConfigError(
-            "model.tower_init: both towers read no common table, there is nothing to align; let a "
-            "query feature `share` an item feature's vocabulary (and keep model.shared_tables), "
-            "or take independent"
-        )
     layers = [cast("nn.Linear", layer) for layer in query.mlp.layers]
     begun = [cast("nn.Linear", layer) for layer in item.mlp.layers]
     with torch.no_grad():

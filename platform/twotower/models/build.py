@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import ConfigError
 from twotower.core.types import EncodedFeature, Int64, Side
 from twotower.models.alignment import Column, align
 from twotower.models.embeddings.store import EmbeddingStore, merge_tables
@@ -64,7 +63,7 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         context_offsets={name: store.offsets[table] for name, (table, _) in inputs.context.items()},
         history_items=SideTable(Side(inputs.item.num_rows, (history,)), store) if history else None,
         history=_encoder(config) if history else None,
-        scorer=_scorer(config, item_width, query_width),
+        scorer=_scorer(config, item_width),
     )
     if model.tower_init == "aligned":
         of_item = _columns(inputs.item.features, model.embed_dim)
@@ -82,35 +81,20 @@ def _columns(features: Sequence[EncodedFeature], dim: int) -> list[Column]:
     return sparse + [(f"dense {f.name}", 1) for f in features if f.kind == "dense"]
 
 
-def _scorer(config: ExperimentConfig, item_width: int, query_width: int) -> Scorer:
-    """The scorer that the config asks for, over towers whose inputs have these widths."""
+def _scorer(config: ExperimentConfig, item_width: int) -> Scorer:
+    """The scorer that the config asks for; the item tower's input has this width."""
     model = config.model
     width = model.out_dim if model.towers == "mlp" else item_width
-    if model.towers == "identity" and item_width != query_width:
-        raise ConfigError(
-            f"model.towers: identity needs towers of one width, the item's is {item_width} and the "
-            f"query's {query_width} (model.embed_dim times its features, and 1 for a dense one); "
-            "drop features, or take mlp"
-        )
     if model.scorer == "cosine":
         return Cosine()
     if model.scorer == "gmf":
         return GMF(width)
-    if width % 2:
-        raise ConfigError(
-            f"model.scorer: neumf reads two halves of a tower's output, {width} is odd; take an "
-            "even model.embed_dim"
-        )
     return NeuMF(width, model.scorer_hidden, config.seed)
 
 
 def _history(config: ExperimentConfig, item: Side) -> EncodedFeature | None:
     """The item feature that histories are looked up in, under the table of the history."""
     names = [n for n, f in config.data.features.query.items() if f.kind == "history"]
-    if len(names) > 1:
-        raise ConfigError(
-            f"data.features.query: {names} are histories; a model has at most one, keep one"
-        )
     if not names:
         return None
     share = config.data.features.query[names[0]].share

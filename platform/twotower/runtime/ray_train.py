@@ -10,9 +10,10 @@ import ray.exceptions
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from twotower.core.config import ExperimentConfig, Train
+from twotower.core.config import ExperimentConfig
 from twotower.core.errors import RunError, TwotowerError
 from twotower.core.storage import Store
+from twotower.core.train_config import Train
 from twotower.kernels import memory
 from twotower.runtime.cluster import ClusterInfo
 from twotower.runtime.environment import environment

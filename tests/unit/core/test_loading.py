@@ -71,6 +71,29 @@ TOGETHER = [
     (["ssl.weight=1", "model.towers=identity"], r"ssl\.weight: .*cosine and identity"),
     (["loss.spread_out=softmax", "model.scorer=neumf"], r"loss\.spread_out: .*it is neumf"),
     (["model.scorer=neumf", "model.out_dim=33"], r"model\.out_dim: .*33 is odd"),
+    (["model.towers=identity", "model.tower_init=aligned"], r"model\.tower_init: .*no weights"),
+    (["model.tower_init=aligned", "model.shared_tables=false"], r"no common table"),
+    (
+        ["model.towers=identity", "data.features.item.size={kind: dense}"],
+        r"one width, the item's is 289 and the query's 288",
+    ),
+    (
+        [
+            "model.towers=identity",
+            "model.scorer=neumf",
+            "data.features.item.size={kind: dense}",
+            "data.features.query.size={kind: dense}",
+        ],
+        r"289 is odd",
+    ),
+    (
+        [
+            "data.features.query.past={kind: history, share: package}",
+            "data.features.query.seen={kind: history, share: package}",
+        ],
+        r"\['past', 'seen'\] are histories",
+    ),
+    (["train.weight_decay=0.5"], r"train\.weight_decay: 0\.5 is for `optimizer: adamw`"),
     (["model.history=attention", "model.history_heads=5"], r"model\.history_heads: 5 does not"),
 ]
 

@@ -1,10 +1,7 @@
 import numpy as np
-import pytest
 import torch
 
 from tiny_catalogue import tiny_experiment, tiny_inputs
-from twotower.core.errors import ConfigError
-from twotower.core.types import Side
 from twotower.models.build import ModelInputs, build
 
 torch.set_num_threads(1)
@@ -41,14 +38,3 @@ def test_columns_of_shared_tables_and_later_layers_begin_equal_and_no_others() -
         assert torch.equal(weight, item[name])
     for name, weight in apart.item_tower.state_dict().items():
         assert torch.equal(weight, item[name])
-
-
-def test_what_has_nothing_to_align_is_refused() -> None:
-    inputs = tiny_inputs()
-    alone = Side(inputs.query.num_rows, inputs.query.features[:1])
-    config = tiny_experiment(model__tower_init="aligned")
-    with pytest.raises(ConfigError, match="both towers read no common table"):
-        build(config, ModelInputs(inputs.item, alone))
-    identity = tiny_experiment(model__tower_init="aligned", model__towers="identity")
-    with pytest.raises(ConfigError, match="no weights to align"):
-        build(identity, ModelInputs(inputs.item, inputs.item))

@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny_catalogue import tiny_batch, tiny_experiment, tiny_inputs, tiny_state
-from twotower.core.errors import ConfigError
-from twotower.models.build import ModelInputs, build
+from tiny_catalogue import tiny_batch, tiny_experiment, tiny_state
 from twotower.models.scorers import GMF, NeuMF
 from twotower.training.evaluate import scorer_of
 
@@ -61,13 +59,3 @@ def test_evaluation_scores_pairs_as_training_does(scorer: str) -> None:
     torch.testing.assert_close(
         trained.double(), torch.as_tensor(ranked.exact(np.arange(16), everything))
     )
-
-
-@pytest.mark.parametrize(("scorer", "words"), [("gmf", "one width"), ("neumf", "is odd")])
-def test_towers_that_are_the_embedding_need_fitting_widths(scorer: str, words: str) -> None:
-    inputs = tiny_inputs()
-    config = tiny_experiment(
-        history=scorer == "neumf", model__towers="identity", model__scorer=scorer
-    )
-    with pytest.raises(ConfigError, match=words):
-        build(config, ModelInputs(inputs.item, inputs.query, inputs.context))

@@ -11,7 +11,6 @@ from tiny_catalogue import (
     tiny_inputs,
 )
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import ConfigError
 from twotower.core.types import Ragged
 from twotower.models.build import ModelInputs, build
 from twotower.models.two_tower import TwoTower
@@ -90,17 +89,6 @@ def test_features_that_share_a_vocabulary_share_its_table() -> None:
     assert shared.store.tables["query.id"] == NUM_QUERIES + 2
     apart = tiny_model(tiny_experiment(history=True, model__shared_tables=False))
     assert apart.store.tables["query.past"] == apart.store.tables["item.id"]
-
-
-def test_a_second_history_is_refused_by_name() -> None:
-    config = tiny_experiment(history=True)
-    two = dict(config.data.features.query) | {"later": config.data.features.query["past"]}
-    features = config.data.features.model_copy(update={"query": two})
-    config = config.model_copy(
-        update={"data": config.data.model_copy(update={"features": features})}
-    )
-    with pytest.raises(ConfigError, match="later"):
-        tiny_model(config)
 
 
 def test_initial_values_depend_on_the_seed_and_not_on_the_global_generator() -> None:
