@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from twotower.core.config import Train
+from twotower.core.train_config import Train
 from twotower.models.embeddings.bags import RowGradients, sum_by_row
 from twotower.models.two_tower import TwoTower
 from twotower.objectives.group import Group
@@ -150,7 +150,7 @@ class Optimizer:
         self._train, self._total = train, total_steps
         self._store = model.store
         self._named = dict(model.named_parameters())
-        self._flat = _FlatGradients(list(self._named.values()))
+        self._flat = _FlatGradients(list(self._named.values()), self._store.weight)
         self._dense = _dense_optimizer(train, self._named)
         self._tables = _table_rule(train, model)
 
@@ -219,9 +219,9 @@ class Optimizer:
 class _FlatGradients:
     """Gradients of the dense weights as views of one buffer, so that one message sums them all."""
 
-    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+    def __init__(self, weights: Sequence[nn.Parameter], like: Tensor) -> None:
         total = sum(weight.numel() for weight in weights)
-        self._buffer = weights[0].new_zeros(total + _MAX_RIDERS)
+        self._buffer = like.new_zeros(total + _MAX_RIDERS)
         self.gradients = self._buffer[:total]
         sizes = [weight.numel() for weight in weights]
         for weight, part in zip(weights, self.gradients.split_with_sizes(sizes), strict=True):
@@ -253,9 +253,11 @@ def _dense_optimizer(train: Train, named: Mapping[str, nn.Parameter]) -> torch.o
     """PyTorch's optimizer of the dense weights.
 
     Decay acts on the towers' matrices; not on biases and norms, nor on what belongs to a table.
+    There may be no weights: cosines of embeddings themselves have tables alone.
     """
     if train.optimizer != "adamw":
-        return torch.optim.Adagrad(list(named.values()), lr=train.learning_rate, fused=True)
+        every = [{"params": list(named.values())}]
+        return torch.optim.Adagrad(every, lr=train.learning_rate, fused=True)
     decayed = {n: w.ndim > 1 and not n.startswith("store.") for n, w in named.items()}
     groups = [
         {"params": [named[n] for n in named if decayed[n]], "weight_decay": train.weight_decay},

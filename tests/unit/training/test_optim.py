@@ -113,3 +113,17 @@ def test_decay_acts_on_dense_matrices_only() -> None:
             torch.testing.assert_close(theirs[name], value - 0.1 * 0.5 * before[name])
         else:
             assert torch.equal(theirs[name], value)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adamw"])
+def test_a_model_without_dense_weights_trains_its_tables(optimizer: str) -> None:
+    """Cosines of the embeddings themselves; no message is sent for weights there are none of."""
+    config = tiny_experiment(
+        history=True, model__towers="identity", train__optimizer=optimizer, train__clip_norm=1.0
+    )
+    state = tiny_state(config)
+    assert not list(state.model.parameters())
+    losses = [train_step(state, tiny_batch(0, history=True))["loss"].item() for _ in range(8)]
+    assert losses[-1] < losses[0]
+    state.optimizer.prepare_state()
+    assert not [n for n in state.state_tensors()["optimizer"] if n.startswith("dense.")]
