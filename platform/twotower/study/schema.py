@@ -42,8 +42,8 @@ class Dataset(Section):
     settings_from: Name | None = None
     """Dataset whose winners are taken over instead of tuning here; such rows are marked."""
 
-    methods: tuple[Name, ...] | None = None
-    """Methods that are run here; null = all."""
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Methods that are run here, the baseline among them; null = all."""
 
 
 class Method(Section):
@@ -226,18 +226,51 @@ class StudyPlan(Section):
         for name, method in self.methods.items():
             if method.settings_from is not None:
                 self._check_borrowed(f"methods.{name}", name, method.settings_from, self.methods)
-        self._check_asked()
         if not self.seeds:
             self._check_trials_only()
+        self._check_asked()
         return self
+
+    def methods_on(self, dataset: str) -> tuple[str, ...]:
+        """Methods that are run on a dataset."""
+        return self.datasets[dataset].methods or tuple(self.methods)
 
     def _check_asked(self) -> None:
         for name, sweep in self.sweeps.items():
             self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
             self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
+            if sweep.seeds is not None and sweep.seeds > len(self.seeds):
+                raise ValueError(
+                    f"sweeps.{name}.seeds: {sweep.seeds}, but the study has {len(self.seeds)}"
+                )
         for place, claim in enumerate(self.claims):
             self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
             self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)
+            self._check_measured(f"claims.{place}", claim)
+
+    def _check_measured(self, key: str, claim: Claim) -> None:
+        """Refuse a claim that no run of the study is about."""
+        if claim.method == claim.against:
+            raise ValueError(f"{key}: {claim.method!r} is held against itself; name another")
+        wanted = {*claim.fractions} - {claim.grows_from}
+        found = [
+            name
+            for name in claim.datasets or self.datasets
+            if {claim.method, claim.against} <= {*self.methods_on(name)}
+            and not wanted.isdisjoint(self.datasets[name].fractions)
+            and claim.grows_from in (None, *self.datasets[name].fractions)
+        ]
+        if missing := [name for name in claim.datasets or () if name not in found]:
+            raise ValueError(
+                f"{key}.datasets: {missing[0]!r} does not run both methods at one of the claim's "
+                "fractions; leave it out"
+            )
+        if not found:
+            fractions = sorted({*claim.fractions, claim.grows_from or claim.fractions[0]})
+            raise ValueError(
+                f"{key}: no dataset runs both {claim.method!r} and {claim.against!r} at "
+                f"{' and '.join(f'{f:g}' for f in fractions)}; add the runs, or leave it out"
+            )
 
     def _check_trials_only(self) -> None:
         if self.references:
@@ -256,6 +289,11 @@ class StudyPlan(Section):
 
     def _check_dataset(self, name: str, dataset: Dataset) -> None:
         self._known(f"datasets.{name}.methods", dataset.methods or (), self.methods)
+        if self.baseline not in self.methods_on(name):
+            raise ValueError(
+                f"datasets.{name}.methods: lack the baseline {self.baseline!r}, which all others "
+                "are compared with; add it"
+            )
         if dataset.seeds is not None and dataset.seeds > len(self.seeds):
             raise ValueError(
                 f"datasets.{name}.seeds: {dataset.seeds}, but the study has {len(self.seeds)}"

@@ -11,6 +11,15 @@ from twotower.study.load import load_study
 
 CLAIM = [{"claim": "CFM is better", "method": "cfm", "against": "baseline"}]
 METHODS: dict[str, Any] = {"baseline": {}, "cfm": {"set": {"ssl.weight": 0.3}}}
+SMALL: dict[str, Any] = {"config": "small.yaml", "fractions": [1.0, 0.5]}
+OTHER: dict[str, Any] = {"other": {"config": "small.yaml", "methods": ["baseline"]}}
+SWEEP: dict[str, Any] = {
+    "title": "Weight",
+    "method": "cfm",
+    "path": "ssl.weight",
+    "values": [0.1, 1.0],
+    "datasets": ["small"],
+}
 
 
 def test_cells_are_methods_on_every_dataset_and_fraction(tmp_path: Path) -> None:
@@ -49,7 +58,7 @@ def test_a_dataset_may_take_over_settings(tmp_path: Path) -> None:
         "small": {"config": "small.yaml", "fractions": [1.0, 0.2]},
         "other": {"config": "small.yaml", "fractions": [0.3], "settings_from": "small", "seeds": 1},
     }
-    study = load_study(small_study(tmp_path, datasets=datasets))
+    study = load_study(small_study(tmp_path, datasets=datasets, claims=[]))
     other = [cell for cell in study.rows() if cell.key.dataset == "other"]
     assert [cell.lender for cell in other] == [("small", 0.2, m) for m in ("baseline", "cfm")]
     assert all(cell.trials == 0 and cell.seeds == (5,) for cell in other)
@@ -80,7 +89,7 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
         ({"methods": {**METHODS, "x": {"set": {"loss.temperature": -1}}}}, "x on small at 1"),
         ({"space": {"data.seed": {"low": 0, "high": 3}}}, "data.seed: can't be searched"),
         ({"space": {"loss.temperatur": {"low": 1, "high": 3}}}, "did you mean"),
-        ({"datasets": {"small": {"config": "no.yaml"}}}, "no such config file"),
+        ({"datasets": {"small": {"config": "no.yaml"}}, "claims": []}, "no such config file"),
         ({"datasets": {"small": {"config": "small.yaml", "seeds": 3}}}, "but the study has 2"),
         (
             {"datasets": {"small": {"config": "small.yaml", "settings_from": "small"}}},
@@ -102,6 +111,22 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
             {"claims": [{"claim": "x", "method": "so", "against": "baseline"}]},
             "no 'so' in the study",
         ),
+        (
+            {"claims": [{**CLAIM[0], "fractions": [0.2]}]},
+            "claims.0: no dataset runs both 'cfm' and",
+        ),
+        ({"claims": [{**CLAIM[0], "grows_from": 0.7}]}, "'baseline' at 0.7 and 1; add the runs"),
+        ({"claims": [{**CLAIM[0], "against": "cfm"}]}, "'cfm' is held against itself"),
+        (
+            {
+                "datasets": {"small": SMALL, **OTHER},
+                "claims": [{**CLAIM[0], "datasets": ["other"]}],
+            },
+            "claims.0.datasets: 'other' does not run both methods",
+        ),
+        ({"datasets": {"small": {**SMALL, "methods": ["cfm"]}}}, "lack the baseline 'baseline'"),
+        ({"datasets": {"small": {**SMALL, "methods": []}}}, "at least 1 item"),
+        ({"sweeps": {"weight": {**SWEEP, "seeds": 3}}}, "sweeps.weight.seeds: 3, but"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
