@@ -98,7 +98,9 @@ def _line(claim: Mapping[str, Any], scale: Scale, with_metric: bool) -> ClaimLin
     verdict = _verdict(claim)
     sign, word = SHOWN.get(verdict, ("…", "open"))
     wanted = integer(seeds) if seeds is not None else ""
-    if verdict == "underpowered" and seeds is None:
+    aimed = paper is not None or as_number(claim.get("margin")) is not None
+    several = (as_number(claim.get("seeds")) or 0) > 1
+    if verdict == "underpowered" and seeds is None and aimed and several and ours is not None:
         wanted = "more queries"  # with any number of seeds the queries alone are too few
     place = setting_of(claim).label if claim.get("dataset") else "all data"
     return ClaimLine(

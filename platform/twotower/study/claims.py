@@ -12,11 +12,14 @@ from twotower.study.schema import Claim
 
 
 class _Held(NamedTuple):
-    """A claim on one dataset at one fraction, relative to the lower method's value."""
+    """A claim on one dataset at one fraction."""
 
     claim: Claim
     place: tuple[str, float]
     effect: Effect
+    """The gain; the difference itself where the other method finds nothing."""
+
+    is_gain: bool
     p_holm: float | None
     """Of the primary family, where the claim is one of its contrasts."""
 
@@ -48,24 +51,28 @@ def _everywhere(study: Study, claim: Claim, contrasts: Contrasts) -> Iterator[_H
         for fraction in claim.fractions:
             name = Name((dataset, fraction), claim.method, claim.against, claim.metric)
             contrast = contrasts.found.get(name)
-            if contrast is None or not contrast.first:
+            if contrast is None:
                 continue
             if not claim.compares_gains:
-                yield _Held(claim, name.place, contrast.relative(), contrast.p_holm)
+                found = contrast.relative() if contrast.first else contrast.effect
+                yield _Held(claim, name.place, found, bool(contrast.first), contrast.p_holm)
                 continue
             other = name._replace(metric=claim.more_than or claim.metric)
             if claim.grows_from is not None:
                 other = other._replace(place=(dataset, claim.grows_from))
             apart = contrasts.less(name, other, study.plan.confidence)
             if apart is not None:
-                yield _Held(claim, name.place, apart, None)
+                yield _Held(claim, name.place, apart, True, None)
 
 
 def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) -> dict[str, Any]:
-    claim, (dataset, fraction), effect, _ = held
+    claim, (dataset, fraction), effect, is_gain, _ = held
     paper = claim.paper_gain(fraction)
     confidence = study.plan.confidence
-    if claim.margin is None:
+    if not is_gain:
+        # Only the direction can be held against the claim.
+        found = verdict(effect, p_holm, first=1.0, paper_gain=None, confidence=confidence)
+    elif claim.margin is None:
         found = verdict(effect, p_holm, first=1.0, paper_gain=paper, confidence=confidence)
     else:
         p_holm, found = None, not_worse(effect, claim.margin, confidence=confidence)
@@ -75,6 +82,8 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         claim.margin
         is not None: f"not worse by {claim.margin or 0:.3g}: the interval's lower end is "
         "above that, one-sided and by itself",
+        not is_gain: f"{claim.against} finds nothing, so there is no relative gain: "
+        f"{claim.method} finds {effect.mean:.4f}",
     }
     return {
         "claim": claim.claim,
@@ -82,10 +91,11 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         "fraction": fraction,
         "metric": claim.metric,
         "paper": paper,
-        "ours": effect.mean,
-        "low": effect.low,
-        "high": effect.high,
+        "ours": effect.mean if is_gain else None,
+        "low": effect.low if is_gain else None,
+        "high": effect.high if is_gain else None,
         "p_holm": p_holm,
+        "seeds": effect.seeds,
         "verdict": found.word,
         "seeds_needed": found.seeds_needed,
         "note": notes.get(True, ""),

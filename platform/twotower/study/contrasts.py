@@ -4,7 +4,7 @@ Shape letters:
     S seeds    Q queries of one place    U queries of two places together
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -40,6 +40,19 @@ class Contrast:
 
     differences: Float64 | None = None
     """``(S, Q)``, kept where a claim compares gains."""
+
+    seeds: tuple[int, ...] = ()
+    """Of the differences' rows."""
+
+    firsts: Float64 | None = None
+    """``(S,)``: `first` by seed, kept with the differences."""
+
+    def of_seeds(self, seeds: Collection[int]) -> tuple[Float64, float]:
+        """Differences ``(s, Q)`` of these seeds alone, and the mean that they are relative to."""
+        assert self.differences is not None, "kept where a claim compares gains"
+        assert self.firsts is not None
+        rows = [row for row, seed in enumerate(self.seeds) if seed in seeds]
+        return self.differences[rows], float(np.mean(self.firsts[rows]))
 
     def relative(self) -> Effect:
         """The gain: the difference over the other's mean, which is taken as known."""
@@ -81,24 +94,26 @@ class Contrasts:
 
         A query's part in a gain is its difference's distance from the mean, blown up by how few
         queries the metric was measured on; where it was not measured it has none. So a query that
-        moves both gains counts as one, and the means over parts are the gains themselves.
+        moves both gains counts as one, and the means over parts are the gains themselves. Seeds
+        that only one of the two was measured with are left out of both.
 
         Returns:
-            None where one of the two was not measured.
+            None where one of the two was not measured, or is no gain over 0.
         """
         both = [self.found.get(name) for name in (one, other)]
-        gains = [found for found in both if found is not None and found.first]
-        if len(gains) < 2:
+        found = [contrast for contrast in both if contrast is not None]
+        seeds = {*found[0].seeds}.intersection(*(c.seeds for c in found)) if found else set[int]()
+        gains = [contrast.of_seeds(seeds) for contrast in found]
+        if len(gains) < 2 or not seeds or not all(first for _, first in gains):
             return None
         ids = [self.queries[name.place] for name in (one, other)]
         union = np.unique(np.concatenate(ids))
         parts = [
-            _parts(found, np.searchsorted(union, own), len(union))
-            for found, own in zip(gains, ids, strict=True)
+            _parts(*gain, np.searchsorted(union, own), len(union))
+            for gain, own in zip(gains, ids, strict=True)
         ]
-        seeds = min(map(len, parts))
         options = Comparison(confidence=confidence, groups=self._groups([one, other], ids, union))
-        return effect(parts[0][:seeds] - parts[1][:seeds], options=options)
+        return effect(parts[0] - parts[1], options=options)
 
     def _groups(
         self, names: Sequence[Name], ids: Sequence[NDArray[Any]], union: NDArray[Any]
@@ -113,12 +128,11 @@ class Contrasts:
         return labels
 
 
-def _parts(contrast: Contrast, places_Q: NDArray[np.int64], num: int) -> Float64:
+def _parts(measured_SQ: Float64, first: float, places_Q: NDArray[np.int64], num: int) -> Float64:
     """``(S, U)``: each query's part in a relative gain."""
-    assert contrast.differences is not None, "kept where a claim compares gains"
-    measured = contrast.differences
-    mean = float(np.nanmean(measured))
-    share = num / np.count_nonzero(~np.isnan(measured[0]))
-    parts = np.full((len(measured), num), mean)
-    parts[:, places_Q] = np.where(np.isnan(measured), mean, mean + share * (measured - mean))
-    return parts / contrast.first
+    mean = float(np.nanmean(measured_SQ))
+    share = num / np.count_nonzero(~np.isnan(measured_SQ[0]))
+    parts_SU = np.full((len(measured_SQ), num), mean)
+    moved_SQ = mean + share * (measured_SQ - mean)
+    parts_SU[:, places_Q] = np.where(np.isnan(measured_SQ), mean, moved_SQ)
+    return parts_SU / first

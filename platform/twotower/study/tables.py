@@ -176,7 +176,8 @@ class _Maker:
         pairs = [(name, plan.baseline) for name in plan.methods if name != plan.baseline]
         pairs += [(claim.method, claim.against) for claim in plan.claims]
         tables: dict[Name, Float64] = {}
-        firsts: dict[Name, float] = {}
+        firsts: dict[Name, Float64] = {}
+        common: dict[Name, tuple[int, ...]] = {}
         for method, against in dict.fromkeys(pairs):
             if method not in values or against not in values:
                 continue
@@ -191,12 +192,18 @@ class _Maker:
                     continue
                 name = Name(at, method, against, metric)
                 tables[name] = second_SQ - first_SQ
-                firsts[name] = float(np.nanmean(first_SQ))
+                firsts[name], common[name] = np.nanmean(first_SQ, axis=1), tuple(both)
         options = Comparison(
             confidence=plan.confidence, resamples=self._resamples, groups=place.groups
         )
         found = {
-            name: Contrast(one, firsts[name], differences=self._kept(name, tables[name]))
+            name: Contrast(
+                one,
+                float(np.mean(firsts[name])),
+                differences=self._kept(name, tables[name]),
+                seeds=common[name],
+                firsts=firsts[name],
+            )
             for name, one in effects(tables, options).items()
         }
         family: dict[Hashable, float] = {
@@ -206,7 +213,7 @@ class _Maker:
             if one.effect.p is not None and one.effect.seeds > 1
         }
         # The planned family, whatever of it has ended: what is missing counts as no finding.
-        planned = (len(plan.methods) - 1) * len(plan.primary)
+        planned = (len(plan.methods_on(at[0])) - 1) * len(plan.primary)
         rest = {f"missing {n}": 1.0 for n in range(planned - len(family))}
         adjusted = holm({**family, **rest})
         for name in family:

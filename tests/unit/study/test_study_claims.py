@@ -30,7 +30,11 @@ def contrasts(means: dict[tuple[str, float], float], first: float = 0.4) -> Cont
         for metric in ("recall@10", "tail_recall@10"):
             values = table(mean, number)
             found.found[Name(place, "cfm", "baseline", metric)] = Contrast(
-                effects({0: values})[0], first, differences=values
+                effects({0: values})[0],
+                first,
+                differences=values,
+                seeds=(1, 2, 3, 4, 5),
+                firsts=np.full(5, first),
             )
         found.queries[place] = np.array([f"q{i:03}" for i in range(300)], dtype=object)
         found.groups[place] = None
@@ -85,6 +89,31 @@ def test_growth_is_the_difference_of_two_gains(tmp_path: Path) -> None:
 def _half(effect: Effect) -> float:
     assert effect.half_width is not None
     return effect.half_width
+
+
+def test_gains_are_compared_over_the_seeds_that_both_were_measured_with(tmp_path: Path) -> None:
+    found = contrasts({FULL: 0.02, HALF: 0.06})
+    full, half = (found.found[Name(p, "cfm", "baseline", "recall@10")] for p in (FULL, HALF))
+    assert full.differences is not None
+    assert half.differences is not None
+    half.firsts = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    full.differences, full.seeds, full.firsts = full.differences[2:], (3, 4, 5), np.full(3, 0.4)
+    (claim,) = claims_of(tmp_path, found, {"claim": "x", "fractions": [0.5], "grows_from": 1.0})
+    gains = half.differences[2:].mean() / 0.4, full.differences.mean() / 0.4
+    assert claim["ours"] == pytest.approx(gains[0] - gains[1])
+    assert claim["seeds"] == 3
+
+
+def test_a_claim_against_a_method_that_finds_nothing_is_told_without_a_gain(tmp_path: Path) -> None:
+    found = contrasts({FULL: 0.05}, first=0.0)
+    claim = {"claim": "x", "paper": 0.04}
+    (row,) = claims_of(tmp_path, found, claim)
+    assert (row["ours"], row["low"], row["high"], row["verdict"]) == (None, None, None, "holds")
+    mean = found.found[Name(FULL, "cfm", "baseline", "recall@10")].effect.mean
+    told = f"baseline finds nothing, so there is no relative gain: cfm finds {mean:.4f}"
+    assert row["note"] == told
+    growth = {"claim": "x", "more_than": "tail_recall@10"}
+    assert claims_of(tmp_path, found, growth) == []
 
 
 def test_claims_outside_the_primary_family_share_one_of_their_own(tmp_path: Path) -> None:
@@ -168,7 +197,7 @@ def test_gains_on_parts_of_the_queries_are_compared_by_their_influence(tmp_path:
     whole.differences = np.tile(own, (5, 1)) + 0.02
     tail = np.where(np.arange(300) < 90, own + rng.normal(0, 0.05, 300), np.nan)
     part.differences = np.tile(tail, (5, 1))
-    part.first = 0.2
+    part.first, part.firsts = 0.2, np.full(5, 0.2)
     whole.effect, part.effect = effects({0: whole.differences, 1: part.differences}).values()
     claim = {"claim": "x", "metric": "tail_recall@10", "more_than": "recall@10"}
     (row,) = claims_of(tmp_path, found, claim)
