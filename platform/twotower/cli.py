@@ -15,7 +15,7 @@ from rich.table import Table
 from twotower.bench.command import bench_app
 from twotower.core.command_line import AsJson, Verbose, emit
 from twotower.core.errors import TwotowerError
-from twotower.core.loading import Loaded, load_config
+from twotower.core.loading import Loaded, build_config, load_config, parse_yaml
 from twotower.core.storage import Store
 from twotower.export.command import export, recommend, vectors
 from twotower.report import tables
@@ -83,8 +83,9 @@ def init(
     if path.exists() and not force:
         raise InputError(f"{path}: stands already; choose another with -o, or --force")
     found = profile(log, catalogue, queries)
-    Store(path.parent).write_bytes(path.name, guess_config(found, name).encode())
-    load_config(path)
+    text = guess_config(found, name)
+    build_config(parse_yaml(text, str(path)), str(path))  # what is refused leaves no file behind
+    Store(path.parent).write_bytes(path.name, text.encode())
     out.print(tables.profile_table(found))
     for warning in warnings(found):
         out.print(f"[yellow]warning[/]  {warning}", soft_wrap=True)

@@ -10,6 +10,8 @@ from twotower.data.raw_tables import SAMPLE_ROWS, RawTable, exact, reading
 
 Kind = Literal["categorical", "multi", "dense"]
 
+_PLAIN_SQL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 # Bounds of the guesses below. All chosen, not tuned: a guess is a line that the user can change.
 NEAR_UNIQUE = 0.9
 TEXT_WORDS = 4.0
@@ -44,6 +46,17 @@ def words_of(name: str) -> list[str]:
     """Lower-case words of a column's name: `userId` and `user_id` give user, id."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return [word.lower() for word in re.split(r"[^A-Za-z0-9]+", spaced) if word]
+
+
+def sql_name(column: str) -> str:
+    """A column as `data.positive` names it, in double quotes unless it is a plain word of SQL."""
+    if _PLAIN_SQL.fullmatch(column):
+        try:
+            if set(pl.sql_expr(f"{column} < {column}").meta.root_names()) == {column}:
+                return column
+        except pl.exceptions.PolarsError:
+            pass  # a word that SQL keeps for itself, such as `from`
+    return '"' + column.replace('"', '""') + '"'
 
 
 def is_id_type(dtype: Any) -> bool:

@@ -6,10 +6,14 @@ Decided by names and by values: the item column is the one whose values are ids 
 from dataclasses import dataclass
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
 
 from twotower.core.errors import DataError
 from twotower.data.raw_columns import TIME_WORDS, is_id_type, words_of
 from twotower.data.raw_tables import SAMPLE_ROWS, RawTable, reading
+from twotower.data.schema import family
+from twotower.data.shards import filesystem, list_shards
 
 ITEM_WORDS = frozenset(
     {"item", "product", "movie", "book", "track", "song", "article", "app", "target", "dst", "to"}
@@ -19,12 +23,22 @@ PERSON_WORDS = frozenset(
 )
 QUERY_WORDS = PERSON_WORDS | {"query", "source", "src", "from", "context", "search", "subject"}
 RATING_WORDS = frozenset({"rating", "ratings", "stars", "score", "rate"})
+AMOUNT_WORDS = frozenset(
+    {"quantity", "qty", "count", "counts", "amount", "price", "cost", "total", "weight", "value"}
+    | {"plays", "playcount", "views", "clicks", "rank", "position", "duration", "age"}
+)
+MEASURE_WORDS = RATING_WORDS | AMOUNT_WORDS | TIME_WORDS
+"""Of columns that say something about a pair, and name neither of its ends."""
 
 MIN_OVERLAP = 0.5
 """Share of a column's values that must be ids of the catalogue. Chosen, not tuned."""
 
 SAME_OVERLAP = 0.9
 """Share of query ids in the catalogue from which queries are taken for items. Chosen, not tuned."""
+
+MIN_COVER = 0.1
+"""Share of the catalogue that must then be queries: 1 to 5 are ids of most catalogues of numbers.
+Chosen, not tuned: the bundled graph has 0.90, its suggestions alone 0.16."""
 
 OLDEST_UNIX_TIME = 100_000_000
 """Whole numbers below it (March 1973 in seconds) are no timestamps."""
@@ -58,7 +72,7 @@ def guess_roles(log: RawTable, catalogue: RawTable, queries: RawTable | None) ->
     """
     with reading(log.path):
         sample = log.frame.head(SAMPLE_ROWS).collect()
-    time = _guess_time(sample)
+    time = _guess_time(log, sample)
     names = [n for n in sample.columns if is_id_type(sample.schema[n]) and n != time]
     values = {name: _distinct(sample[name]) for name in names}
     item, item_id, ids = _guess_item(log, catalogue, values)
@@ -68,10 +82,10 @@ def guess_roles(log: RawTable, catalogue: RawTable, queries: RawTable | None) ->
             f"{log.path}: no column for the query beside {item!r}; its columns are "
             f"{', '.join(log.schema)}, and a query id is text or a whole number"
         )
-    query, query_id = _guess_query(rest, queries, ids)
-    overlap = _share(values[query], ids)
-    is_person = bool(set(words_of(query)) & PERSON_WORDS)
-    rating = [n for n, t in sample.schema.items() if _says(n, RATING_WORDS) and t.is_numeric()]
+    hold_items = {name for name, found in rest.items() if _holds_items(log, name, found, ids)}
+    query, query_id = _guess_query(rest, queries, hold_items)
+    is_person = _says(query, PERSON_WORDS)
+    rating = [n for n, t in sample.schema.items() if _measures(n, RATING_WORDS) and t.is_numeric()]
     return Roles(
         query=query,
         item=item,
@@ -79,9 +93,9 @@ def guess_roles(log: RawTable, catalogue: RawTable, queries: RawTable | None) ->
         rating=rating[0] if rating else None,
         item_id=item_id,
         query_id=query_id,
-        queries_are_items=query_id is None and overlap >= SAME_OVERLAP and not is_person,
+        queries_are_items=query_id is None and query in hold_items and not is_person,
         item_overlap=_share(values[item], ids),
-        query_overlap=overlap,
+        query_overlap=_share(values[query], ids),
     )
 
 
@@ -111,6 +125,8 @@ def _guess_item(
 
 def _item_rank(name: str, item_id: str) -> int:
     """How much a name sounds like the item of a pair."""
+    if _measures(name):
+        return -1
     if name.lower() == item_id.lower():
         return 3
     if _says(name, ITEM_WORDS):
@@ -118,13 +134,22 @@ def _item_rank(name: str, item_id: str) -> int:
     return 0 if _says(name, QUERY_WORDS) else 1
 
 
+def _holds_items(log: RawTable, name: str, sampled: pl.Series, items: pl.Series) -> bool:
+    """Whether a column's values are items, and not numbers that happen to be ids of some."""
+    if _share(sampled, items) < SAME_OVERLAP:
+        return False
+    # A long log that is sorted by the column shows few of its values in the sample.
+    values = sampled if log.rows <= SAMPLE_ROWS else log.distinct(name)["id"]
+    return _share(items, values) >= MIN_COVER
+
+
 def _guess_query(
-    values: dict[str, pl.Series], queries: RawTable | None, items: pl.Series
+    values: dict[str, pl.Series], queries: RawTable | None, hold_items: set[str]
 ) -> tuple[str, str | None]:
     """Query column of the log and id column of the query table."""
 
     def by_name(name: str) -> tuple[float, ...]:
-        return (_says(name, QUERY_WORDS), _share(values[name], items) >= SAME_OVERLAP)
+        return (not _measures(name), _says(name, QUERY_WORDS), name in hold_items)
 
     if queries is None:
         # The first of equals: logs name the query before what it met.
@@ -145,16 +170,38 @@ def _guess_query(
     return query, query_id
 
 
-def _guess_time(sample: pl.DataFrame) -> str | None:
-    """A column of instants: a date and time, or whole numbers that are named and large like one."""
+def _guess_time(log: RawTable, sample: pl.DataFrame) -> str | None:
+    """A column of times: instants, whole numbers named and large like them, or else dates."""
     for name, dtype in sample.schema.items():
-        if isinstance(dtype, pl.Datetime):
+        if isinstance(dtype, pl.Datetime) and _prepare_reads_time(log, name):
             return name
     for name, dtype in sample.schema.items():
         largest = sample[name].max() if dtype.is_integer() and _says(name, TIME_WORDS) else None
         if isinstance(largest, int) and largest >= OLDEST_UNIX_TIME:
             return name
+    for name, dtype in sample.schema.items():
+        if isinstance(dtype, pl.Date) and _prepare_reads_time(log, name):
+            return name
     return None
+
+
+def _prepare_reads_time(log: RawTable, name: str) -> bool:
+    """Whether prepare, too, finds times there: in CSV, 13/01/2024 is one to Polars alone."""
+    if log.format != "csv":
+        return True
+    shards = list_shards(log.path, log.format, frozenset(), "log")
+    shard = next((shard for shard in shards if shard.size), shards[0])
+    system = filesystem(shard.location)
+    try:
+        with (
+            system.open_input_stream(shard.path, compression="detect") as stream,
+            pacsv.open_csv(stream) as reader,
+        ):
+            schema = reader.schema
+    except pa.ArrowException:
+        return False  # prepare says what is wrong with the file
+    kind = family(schema.field(name).type) if name in schema.names else ""
+    return kind.split("[")[0] in ("date", "timestamp")
 
 
 def _unique_columns(table: RawTable) -> dict[str, pl.Series]:
@@ -185,3 +232,8 @@ def _share(values: pl.Series, known: pl.Series) -> float:
 
 def _says(name: str, words: frozenset[str]) -> bool:
     return bool(set(words_of(name)) & words)
+
+
+def _measures(name: str, words: frozenset[str] = MEASURE_WORDS) -> bool:
+    """Whether a name is about a rating, an amount or a time; `price_id` is an id."""
+    return _says(name, words) and words_of(name)[-1] != "id"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from twotower.data.raw_columns import sql_name
 from twotower.data.raw_profile import Counts, DataProfile
 
 # From which share on a fact is worth a sentence. All chosen, not tuned.
@@ -72,9 +73,10 @@ def _directions(profile: DataProfile) -> Iterator[str]:
             "them, since a query is never its own candidate."
         )
     if share >= BOTH_DIRECTIONS:
+        one_of_each = f"{sql_name(roles.query)} < {sql_name(roles.item)}"
         yield (
             f"{_of(counts.reverse_pairs, counts.pairs)} pairs stand in both directions, so a split "
-            f"by pair leaks: keep one of each with data.positive: {roles.query} < {roles.item} "
+            f"by pair leaks: keep one of each with data.positive: {one_of_each} "
             "and set data.undirected: true."
         )
     elif share >= REVERSE_SHARE:

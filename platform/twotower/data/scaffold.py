@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from twotower.core.data_config import Data
-from twotower.data.raw_columns import ColumnProfile
+from twotower.data.raw_columns import ColumnProfile, sql_name
 from twotower.data.raw_profile import DataProfile, TableProfile
+from twotower.data.raw_roles import SAME_OVERLAP
 from twotower.data.raw_tables import SUFFIXES
 from twotower.data.raw_warnings import MIN_DIRECTED_PAIRS, REVERSE_SHARE, SIBLING_EXCESS
 
@@ -81,9 +82,14 @@ def _sources(profile: DataProfile) -> Iterator[str]:
         yield f"  id: {_scalar(roles.query_id)}"
     elif roles.queries_are_items:
         yield f"# {roles.query_overlap:.0%} of the query ids are in the catalogue. Where they only"
-        yield "# happen to be the same numbers, change this to null and name other query features."
+        yield "# happen to be the same numbers, change this to null, name other query features and"
+        yield "# take model.tower_init out."
         yield "queries: items"
     else:
+        if roles.query_overlap >= SAME_OVERLAP:
+            yield f"# {roles.query_overlap:.0%} of the query ids are in the catalogue, it seems by"
+            yield "# chance. Where queries are items, set this to items and let their features read"
+            yield "# the catalogue."
         yield "queries: null  # no table of query features was given"
 
 
@@ -117,11 +123,13 @@ def _own_query_features(profile: DataProfile, ids: str) -> Iterator[str]:
     roles = profile.roles
     own = profile.queries.columns if profile.queries is not None else ()
     query_id = roles.query_id or roles.query
-    taken = _feature_names(own) if own else {query_id: _slug(query_id) or "query"}
+    alone = {query_id: _slug(query_id).replace(".", "_") or "query"}
+    taken = _feature_names(own) if own else alone
     yield _feature(taken[query_id], query_id, "categorical", note="the id itself")
     yield from _columns_of(own, taken, query_id, share=False)
     history = "history" if "history" not in taken.values() else "own_history"
-    yield f"{history}: {{kind: history, share: {ids}}}  # the query's other pairs"
+    shared = _scalar(ids, in_flow=True)
+    yield f"{history}: {{kind: history, share: {shared}}}  # the query's other pairs"
 
 
 def _columns_of(
@@ -146,7 +154,7 @@ def _feature(name: str, column: str, kind: str, share: str | None = None, note: 
     if column != name:
         parts.append(f"column: {_scalar(column, in_flow=True)}")
     if share is not None:
-        parts.append(f"share: {_scalar(share)}")
+        parts.append(f"share: {_scalar(share, in_flow=True)}")
     return f"{_scalar(name)}: {{{', '.join(parts)}}}" + (f"  # {note}" if note else "")
 
 
@@ -157,7 +165,7 @@ def _split(profile: DataProfile) -> Iterator[str]:
         yield "  # The newest tenth of the pairs is test, the tenth before it validation."
         yield "  kind: time"
     else:
-        yield "  kind: random  # the log has no time"
+        yield "  kind: random  # no column of the log is a time that prepare reads"
     leak = next(iter(profile.siblings), None)
     if leak is not None and leak.excess >= SIBLING_EXCESS:
         yield f"  # {leak.share:.0%} of the pairs have a sibling query that links the same item; to"
@@ -173,11 +181,10 @@ def _split(profile: DataProfile) -> Iterator[str]:
 def _rows(profile: DataProfile) -> Iterator[str]:
     counts, roles, rating = profile.counts, profile.roles, profile.rating
     if rating is not None:
-        column = rating.column if _PLAIN.fullmatch(rating.column) else f'"{rating.column}"'
         bound = math.ceil(rating.low + POSITIVE_SHARE * (rating.high - rating.low))
         span = f"{rating.low:g} to {rating.high:g}"
         yield f"# {_one_line(rating.column)} goes from {span}; to count good ones only:"
-        yield f"# positive: {_scalar(f'{column} >= {bound}')}"
+        yield f"# positive: {_scalar(f'{sql_name(rating.column)} >= {bound}')}"
     is_one_way = counts.reverse_pairs == 0 and counts.pairs >= MIN_DIRECTED_PAIRS
     if roles.queries_are_items and is_one_way:
         yield "# No pair stands in both directions; where an edge means the same both ways:"

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -9,15 +10,21 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from twotower.cli import app
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import DataError
-from twotower.core.loading import build_config, parse_yaml
+from twotower.core.errors import ConfigError, DataError
+from twotower.core.loading import build_config, load_config, parse_yaml
+from twotower.data import positive
 from twotower.data.raw_columns import guess_kind
 from twotower.data.raw_links import sibling_shares
 from twotower.data.raw_profile import DataProfile, profile
+from twotower.data.raw_roles import Roles, guess_roles
+from twotower.data.raw_tables import open_table
 from twotower.data.raw_warnings import warnings
 from twotower.data.scaffold import guess_config, guess_name, guess_sizes
+from twotower.datasets.debian import debian_files
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -59,6 +66,24 @@ def graph(folder: Path, links: Sequence[tuple[str | None, str | None]], **more: 
     return profile(
         write(folder / "wiki" / "links.parquet", log), write(folder / "pages.parquet", catalogue)
     )
+
+
+def roles_of(folder: Path, log: Columns, catalogue: Columns) -> Roles:
+    return guess_roles(
+        open_table(write(folder / "l.parquet", log)),
+        open_table(write(folder / "c.parquet", catalogue)),
+        None,
+    )
+
+
+def init(*arguments: str) -> None:
+    CliRunner().invoke(app, ["init", *arguments], catch_exceptions=False)
+
+
+def uncommented(text: str, start: str) -> ExperimentConfig:
+    """The config of a text in which the comment that starts so is a line of its own."""
+    assert text.count(f"# {start}") == 1
+    return build_config(parse_yaml(text.replace(f"# {start}", start), "guess"), "guess")
 
 
 def config_of(found: DataProfile) -> ExperimentConfig:
@@ -105,6 +130,101 @@ def test_a_query_table_is_joined_by_its_own_id(tmp_path: Path) -> None:
     assert config.data.queries != "items"
     assert config.data.queries.id == "uid"
     assert set(config.data.features.query) == {"uid", "age", "history"}
+
+
+@pytest.mark.parametrize(
+    ("query", "ids", "item", "measure"),
+    [
+        ("borrower", [f"b{n % 17}" for n in range(300)], "isbn_no", "rating"),
+        ("buyer", [1000 + n % 90 for n in range(300)], "sku", "quantity"),
+        ("user_id", [n % 90 for n in range(300)], "movie_id", "user_rating"),
+        ("reader", [n % 90 for n in range(300)], "title", "book_score"),
+        ("order_count_id", [1000 + n % 90 for n in range(300)], "to", "from_date"),
+    ],
+)
+@pytest.mark.parametrize("measure_first", [False, True])
+def test_ratings_and_amounts_are_neither_queries_nor_items(
+    tmp_path: Path, query: str, ids: list[Any], item: str, measure: str, measure_first: bool
+) -> None:
+    # Some items are unknown, and every rating is the number of an item.
+    columns = {query: ids, item: [n % 130 for n in range(300)], measure: [1, 2, 3, 4, 5] * 60}
+    names = [measure, query, item] if measure_first else [query, item, measure]
+    roles = roles_of(tmp_path, {n: columns[n] for n in names}, {"key": list(range(1, 121))})
+    assert (roles.query, roles.item) == (query, item)
+    assert not roles.queries_are_items
+
+
+def test_a_measure_is_the_query_where_nothing_else_is_left(tmp_path: Path) -> None:
+    log = {"rating": [1, 2, 3, 4, 5] * 4, "item": list(range(20))}
+    roles = roles_of(tmp_path, log, {"item": list(range(200))})
+    assert (roles.query, roles.rating) == ("rating", "rating")
+    assert not roles.queries_are_items
+
+
+def test_an_id_of_rates_is_no_rating(tmp_path: Path) -> None:
+    log = {"rate_id": list(range(900, 920)), "user": [1, 2] * 10, "item": [1, 2] * 10}
+    roles = roles_of(tmp_path, {**log, "stars": [1, 5] * 10}, {"item": list(range(20))})
+    assert roles.rating == "stars"
+
+
+def test_few_small_numbers_are_no_items_whatever_their_name(tmp_path: Path) -> None:
+    log = {
+        "branch": [f"b{n % 9}" for n in range(300)],
+        "shelf": [1 + n % 5 for n in range(300)],
+        "a": list(range(300)),
+    }
+    catalogue = {"k": list(range(300))}
+    assert roles_of(tmp_path, log, catalogue).query == "branch"
+    shelves = {name: log[name] for name in ("shelf", "a")}
+    found = profile(
+        write(tmp_path / "l.parquet", shelves), write(tmp_path / "c.parquet", catalogue)
+    )
+    assert (found.roles.query, found.roles.query_overlap) == ("shelf", 1)
+    assert config_of(found).data.queries is None
+    assert "# 100% of the query ids are in the catalogue, it seems by" in guess_config(found)
+
+
+def test_queries_of_a_long_sorted_log_are_counted_beyond_the_sample(tmp_path: Path) -> None:
+    first = np.repeat(np.arange(50), 4000)  # all that the sample shows
+    source = np.concatenate([first, np.repeat(np.arange(50, 1000), 50)])
+    log = {"source": source.tolist(), "target": (np.arange(len(source)) % 1000).tolist()}
+    assert roles_of(tmp_path, log, {"page": list(range(1000))}).queries_are_items
+
+
+def test_queries_of_the_bundled_graph_are_items() -> None:
+    files = debian_files()
+    log, items = open_table(str(files.interactions)), open_table(str(files.items))
+    roles = guess_roles(log, items, None)
+    assert (roles.query, roles.item) == ("query_id", "item_id")
+    assert roles.queries_are_items
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_dates_are_times(tmp_path: Path, suffix: str) -> None:
+    log, catalogue = movies(tmp_path)
+    days = [date(2024, 1, 1) + timedelta(days=n % 60) for n in range(200)]
+    rows = pl.read_parquet(log).drop("timestamp").with_columns(bought=pl.Series(days))
+    dated = tmp_path / f"dated.{suffix}"
+    rows.write_csv(dated) if suffix == "csv" else rows.write_parquet(dated)
+    config = config_of(profile(str(dated), catalogue))
+    assert (config.data.interactions.time, config.data.split.kind) == ("bought", "time")
+
+
+def test_instants_go_before_dates(tmp_path: Path) -> None:
+    log, catalogue = movies(tmp_path)
+    rows = pl.read_parquet(log)
+    rows.insert_column(0, pl.Series("born", [date(1990, 1, 1)] * 200)).write_parquet(log)
+    assert profile(log, catalogue).roles.time == "timestamp"
+
+
+@pytest.mark.parametrize("pattern", ["%d/%m/%Y", "%Y/%m/%d", "%d/%m/%Y %H:%M"])
+def test_times_that_prepare_reads_as_text_are_no_times(tmp_path: Path, pattern: str) -> None:
+    log, catalogue = movies(tmp_path)
+    at = [(datetime(2024, 1, 1) + timedelta(days=n)).strftime(pattern) for n in range(200)]
+    rows = pl.read_parquet(log).drop("timestamp").with_columns(at=pl.Series(at))
+    rows.write_csv(tmp_path / "dated.csv")
+    config = config_of(profile(str(tmp_path / "dated.csv"), catalogue))
+    assert (config.data.interactions.time, config.data.split.kind) == (None, "random")
 
 
 @pytest.mark.parametrize(
@@ -306,6 +426,72 @@ def test_any_column_name_gives_a_config_that_loads(
     config = config_of(profile(log, catalogue))
     kept = [f.column or n for n, f in config.data.features.item.items()]
     assert (name in kept) or guess_kind(pl.Series(name, ["x", "y"]), 2, 50)[0] is None
+
+
+@pytest.mark.parametrize("name", ["242", "null", "No", "1e3", "a.b", "user.ids", "x: {y} # z", "*"])
+def test_any_name_of_an_id_gives_a_config_that_loads(tmp_path: Path, name: str) -> None:
+    log, catalogue = movies(tmp_path)
+    rows, items = pl.read_parquet(log), pl.read_parquet(catalogue)
+    items.rename({"movieId": name}).write_parquet(catalogue)
+    rows.rename({"movieId": name}).write_parquet(log)
+    item = config_of(profile(log, catalogue)).data
+    assert (item.items.id, item.interactions.item) == (name, name)
+    assert item.features.query["history"].share in item.features.item
+    items.write_parquet(catalogue)
+    # By number alone these users would be movies, and the name no longer says that they aren't.
+    rows.with_columns(pl.format("u{}", "userId").alias("userId")).rename(
+        {"userId": name}
+    ).write_parquet(log)
+    query = config_of(profile(log, catalogue)).data
+    assert query.interactions.query == name
+    assert name in {f.column or feature for feature, f in query.features.query.items()}
+
+
+def test_init_writes_what_loads_and_nothing_where_it_refuses(tmp_path: Path) -> None:
+    log, catalogue = movies(tmp_path)
+    mine = tmp_path / "mine.yaml"
+    with pytest.raises(ConfigError, match="name: "):
+        init(log, catalogue, "-o", str(mine), "--name", "My Exp")
+    assert not mine.exists()
+    init(log, catalogue, "-o", str(mine))
+    written = mine.read_text()
+    assert load_config(mine).config.name == "mine"
+    with pytest.raises(ConfigError):
+        init(log, catalogue, "-o", str(mine), "--name", "My Exp", "--force")
+    assert mine.read_text() == written
+
+
+@pytest.mark.parametrize("name", ["rating", "user-rating", "movie.score", 'the "stars"', "a/rate"])
+def test_the_suggested_condition_reads_the_column(tmp_path: Path, name: str) -> None:
+    log, catalogue = movies(tmp_path)
+    rows = pl.read_parquet(log).rename({"rating": name})
+    rows.write_parquet(log)
+    config = uncommented(guess_config(profile(log, catalogue)), "positive: ")
+    assert config.data.positive is not None
+    assert positive.columns_of(config.data.positive) == (name,)
+    batch = rows.to_arrow().combine_chunks().to_batches()[0]
+    assert positive.evaluate(config.data.positive, batch, [name]).sum() == 80
+    assert (name == "rating") == ('"' not in config.data.positive)
+
+
+def test_the_condition_for_one_direction_quotes_words_of_sql(tmp_path: Path) -> None:
+    both = [(a, b) for a in "abcd" for b in "abcd" if a != b]
+    log = {"from": [a for a, _ in both], "to": [b for _, b in both]}
+    pages = write(tmp_path / "c.parquet", {"page": list("abcd")})
+    found = profile(write(tmp_path / "l.parquet", log), pages)
+    assert """data.positive: "from" < to and""" in the_one_with("stand in both directions", found)
+    assert positive.columns_of('"from" < to') == ("from", "to")
+
+
+def test_the_comment_on_queries_says_all_that_has_to_change(tmp_path: Path) -> None:
+    text = guess_config(graph(tmp_path, [("a", "b"), ("b", "c"), ("d", "a")]))
+    comment = " ".join(re.findall(r"^ *# (.*)$", text.split("queries: items")[0], re.MULTILINE))
+    assert "change this to null, name other query features and take model.tower_init out" in comment
+    document = parse_yaml(text, "guess")
+    document["data"]["queries"] = None
+    document["data"]["features"]["query"] = {"source": {"kind": "categorical"}}
+    del document["model"]["tower_init"]
+    assert build_config(document, "guess").model.tower_init == "independent"
 
 
 @pytest.mark.parametrize(
