@@ -202,7 +202,9 @@ def _model(profile: DataProfile) -> Iterator[str]:
         yield "  tower_init: aligned  # queries are items: those with common values begin close"
         yield ""
     yield "loss:"
-    yield "  logq: counted  # popular items are negatives more often than others: corrected"
+    yield "  # Corrects that popular items are negatives more often: finds more in all, and less of the"
+    yield "  # tail. Where the tail is what counts: none."
+    yield "  logq: counted"
     yield ""
 
 
