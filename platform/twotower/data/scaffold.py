@@ -202,8 +202,8 @@ def _model(profile: DataProfile) -> Iterator[str]:
         yield "  tower_init: aligned  # queries are items: those with common values begin close"
         yield ""
     yield "loss:"
-    yield "  # Corrects that popular items are negatives more often: finds more in all, and less of the"
-    yield "  # tail. Where the tail is what counts: none."
+    yield "  # Corrects that popular items are negatives more often: finds more in all, and less of"
+    yield "  # the tail. Where the tail is what counts: none."
     yield "  logq: counted"
     yield ""
 

@@ -82,8 +82,8 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         claim.margin
         is not None: f"not worse by {claim.margin or 0:.3g}: the interval's lower end is "
         "above that, one-sided and by itself",
-        not is_gain: f"{claim.against} finds nothing, so there is no relative gain: "
-        f"{claim.method} finds {effect.mean:.4f}",
+        not is_gain: f"{_title(study, claim.against)} finds nothing, so there is no relative gain: "
+        f"{_title(study, claim.method)} finds {effect.mean:.4f}",
     }
     return {
         "claim": claim.claim,
@@ -102,6 +102,10 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         **({} if claim.margin is None else {"margin": claim.margin}),
         **_size_share(contrasts, claim, held.place),
     }
+
+
+def _title(study: Study, method: str) -> str:
+    return study.plan.methods[method].title or method
 
 
 def _size_share(

@@ -32,9 +32,10 @@ def results_tables(tables: Mapping[str, Any]) -> Iterator[Table]:
     metrics = tables["primary"]
     places = dict.fromkeys((row["dataset"], row["fraction"]) for row in tables["rows"])
     for dataset, fraction in places:
+        where = f"{dataset} at {fraction:.0%} of the train pairs"
         table = Table(
             "method",
-            title=f"{dataset} at {fraction:.0%} of the train pairs; * differs from the baseline",
+            title=f"{where}; * differs from {tables['baseline']}",
             title_justify="left",
             box=None,
             pad_edge=False,

@@ -97,6 +97,12 @@ class Document:
         """Metrics whose differences are corrected for their number; the first ranks methods."""
         return texts_of(self.tables, "primary") or self.metrics[-1:]
 
+    @property
+    def other(self) -> str:
+        """In a sentence, the method that all others are compared with."""
+        title = self.title(self.baseline)
+        return "the baseline" if title.lower() == "baseline" else title
+
     def title(self, method: str) -> str:
         """A method's name as people read it."""
         return self.titles.get(method) or method_label(method)

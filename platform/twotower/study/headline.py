@@ -49,19 +49,19 @@ def where(document: Document) -> str:
             unsure.setdefault(best, []).append(setting)
         for name in _above(document, setting, best, metric):
             above.setdefault(name, []).append(setting)
-    label = metric_label(metric)
+    label, other = metric_label(metric), document.other
     ahead = dict(sorted(ahead.items(), key=lambda found: -len(found[1])))
     said = [
-        f"{document.title(name)} leads the baseline in {label} on {_places(document, places)}."
+        f"{document.title(name)} leads {other} in {label} on {_places(document, places)}."
         for name, places in ahead.items()
     ]
     said += [
         f"{document.title(name)} is the highest on {_places(document, places)}, but not "
-        "distinguishable from the baseline."
+        f"distinguishable from {other}."
         for name, places in unsure.items()
     ]
     if behind:
-        said.append(f"No trained method is above the baseline on {_places(document, behind)}.")
+        said.append(f"No trained method is above {other} on {_places(document, behind)}.")
     said += [
         f"{document.title(name)}, not trained, is above all of them on {_places(document, places)}."
         for name, places in above.items()

@@ -211,7 +211,17 @@ def test_claims_with_their_verdicts(claims: list[dict[str, Any]], page: Reader) 
         assert texts[3] == gain(claim["ours"])
         assert texts[4] == f"{gain(claim['low'])} to {gain(claim['high'])}"
         assert texts[6] == (p_value(claim["p_holm"]) if claim["p_holm"] is not None else DASH)
-        assert texts[7] == (str(claim["seeds_needed"]) if claim["seeds_needed"] else "")
+        needed = str(claim["seeds_needed"]) if claim["seeds_needed"] else ""
+        assert texts[7:] == ([needed] if any(c["seeds_needed"] for c in claims) else [])
+
+
+def test_claims_have_no_column_for_figures_that_no_paper_gives(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    own = [claim | {"paper": None, "seeds_needed": None} for claim in claims]
+    (table,) = section(read(render(tables, own)), "claims")
+    heads = [cell.text.strip() for cell in table.rows[0]]
+    assert heads == ["On", "Verdict", "Here", "Interval", "here", "p (Holm)"]
 
 
 def test_forest_points_are_filled_where_holm_finds_them(

@@ -110,7 +110,7 @@ def test_a_claim_against_a_method_that_finds_nothing_is_told_without_a_gain(tmp_
     (row,) = claims_of(tmp_path, found, claim)
     assert (row["ours"], row["low"], row["high"], row["verdict"]) == (None, None, None, "holds")
     mean = found.found[Name(FULL, "cfm", "baseline", "recall@10")].effect.mean
-    told = f"baseline finds nothing, so there is no relative gain: cfm finds {mean:.4f}"
+    told = f"baseline finds nothing, so there is no relative gain: CFM finds {mean:.4f}"
     assert row["note"] == told
     growth = {"claim": "x", "more_than": "tail_recall@10"}
     assert claims_of(tmp_path, found, growth) == []
