@@ -184,6 +184,11 @@ def test_few_small_numbers_are_no_items_whatever_their_name(tmp_path: Path) -> N
     assert "# 100% of the query ids are in the catalogue, it seems by" in guess_config(found)
 
 
+def test_few_words_that_are_items_are_items(tmp_path: Path) -> None:
+    log = {"a": [f"p{n % 5}" for n in range(300)], "b": [f"p{n}" for n in range(300)]}
+    assert roles_of(tmp_path, log, {"k": [f"p{n}" for n in range(300)]}).queries_are_items
+
+
 def test_queries_of_a_long_sorted_log_are_counted_beyond_the_sample(tmp_path: Path) -> None:
     first = np.repeat(np.arange(50), 4000)  # all that the sample shows
     source = np.concatenate([first, np.repeat(np.arange(50, 1000), 50)])
