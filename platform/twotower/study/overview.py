@@ -14,7 +14,8 @@ from twotower.study.document import Document, Setting, standing
 _WIDTH, _COLUMNS, _GAP = 880.0, 2, 26.0
 _ROW, _HEAD, _FOOT = 17.0, 22.0, 34.0
 _MOST = 0.5
-"""Gains and ends of intervals are drawn within plus or minus this; arrows point beyond."""
+"""Gains and ends of intervals are drawn within plus or minus this, or as far as the significant
+ones go; arrows point beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,11 @@ def overview(document: Document) -> Markup | None:
     names = list(dict.fromkeys(g.title for _, own in panels for g in own))
     left = svg.margin_for(names)
     width = (_WIDTH - left - _GAP * _COLUMNS) / _COLUMNS
-    ends = [end for _, own in panels for g in own for end in (g.low, g.high)]
-    low, high = (min(_MOST, max(-_MOST, end)) for end in (min(ends), max(ends)))
+    every = [g for _, own in panels for g in own]
+    ends = [end for g in every for end in (g.low, g.high)]
+    sure = [abs(end) for g in every if g.is_significant for end in (g.low, g.high)]
+    most = max([_MOST, *sure])
+    low, high = (min(most, max(-most, end)) for end in (min(ends), max(ends)))
     height = _HEAD + _ROW * len(names) + _FOOT
     parts: list[Markup] = []
     for place, (setting, own) in enumerate(panels):

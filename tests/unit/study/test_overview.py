@@ -64,3 +64,14 @@ def test_no_difference_is_no_picture(tables: dict[str, Any]) -> None:
     assert overview(Document(tables | {"contrasts": []})) is None
     nulls = [c | {"first": None} for c in tables["contrasts"]]
     assert overview(Document(tables | {"contrasts": nulls})) is None
+
+
+def test_the_axis_goes_as_far_as_what_is_significant(tables: dict[str, Any]) -> None:
+    changed = copy.deepcopy(tables)
+    far = next(c for c in of_baseline(changed) if c["primary"])
+    base = far["first"]
+    far |= {"mean": 2 * base, "low": 1.8 * base, "high": 2.2 * base, "relative": 2.0}
+    far |= {"p": 1e-9, "p_holm": 1e-8, "significant": True}
+    picture = drawn(changed)
+    hovers = [e.text or "" for e in picture.iter(f"{SVG}title")]
+    assert any("+200.0 % [+180.0 %, +220.0 %]" in hover for hover in hovers)
