@@ -64,6 +64,14 @@ def test_a_dataset_may_take_over_settings(tmp_path: Path) -> None:
     assert all(cell.trials == 0 and cell.seeds == (5,) for cell in other)
 
 
+def test_a_dataset_runs_all_methods_or_those_it_names(tmp_path: Path) -> None:
+    datasets = {"small": {"config": "small.yaml"}, **OTHER}
+    study = load_study(small_study(tmp_path, datasets=datasets, claims=[]))
+    assert study.plan.methods_on("small") == ("baseline", "cfm")
+    assert study.plan.methods_on("other") == ("baseline",)
+    assert [cell.key.method for cell in study.rows()] == ["baseline", "cfm", "baseline"]
+
+
 def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
     methods = {"baseline": {}, "hot": {"set": {"loss.temperature": 0.2}}}
     study = load_study(small_study(tmp_path, methods=methods, sweeps={}, claims=[]))
