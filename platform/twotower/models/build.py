@@ -49,9 +49,11 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         counts=inputs.value_counts,
     )
     items, queries = SideTable(inputs.item, store), SideTable(inputs.query, store)
-    item_width = items.num_sparse * model.embed_dim + items.num_dense
-    num_looked = queries.num_sparse + len(inputs.context) + (history is not None)
-    query_width = num_looked * model.embed_dim + queries.num_dense
+    of_item = _columns(inputs.item.features, model.embed_dim)
+    beside = [table for table, _ in inputs.context.values()] + ([history.table] if history else [])
+    of_query = _columns(inputs.query.features, model.embed_dim)
+    of_query += [(table, model.embed_dim) for table in beside]
+    item_width, query_width = (sum(width for _, width in read) for read in (of_item, of_query))
     tail = (*model.hidden, model.out_dim) if model.towers == "mlp" else ()
     unit = model.scorer == "cosine"
     parts = Parts(
@@ -66,11 +68,6 @@ def build(config: ExperimentConfig, inputs: ModelInputs) -> TwoTower:
         scorer=_scorer(config, item_width),
     )
     if model.tower_init == "aligned":
-        of_item = _columns(inputs.item.features, model.embed_dim)
-        beside = [table for table, _ in inputs.context.values()]
-        beside += [history.table] if history else []
-        of_query = _columns(inputs.query.features, model.embed_dim)
-        of_query += [(table, model.embed_dim) for table in beside]
         align(parts.query_tower, parts.item_tower, (of_query, of_item))
     return TwoTower(parts, bf16=config.train.precision == "bf16")
 
