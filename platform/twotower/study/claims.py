@@ -67,8 +67,8 @@ def _everywhere(study: Study, claim: Claim, contrasts: Contrasts) -> Iterator[_H
 
 def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) -> dict[str, Any]:
     claim, (dataset, fraction), effect, is_gain, _ = held
-    paper = claim.paper_gain(fraction)
-    confidence = study.plan.confidence
+    plan, paper = study.plan, claim.paper_gain(fraction)
+    confidence = plan.confidence
     if not is_gain:
         # Only the direction can be held against the claim.
         found = verdict(effect, p_holm, first=1.0, paper_gain=None, confidence=confidence)
@@ -82,8 +82,8 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         claim.margin
         is not None: f"not worse by {claim.margin or 0:.3g}: the interval's lower end is "
         "above that, one-sided and by itself",
-        not is_gain: f"{_title(study, claim.against)} finds nothing, so there is no relative gain: "
-        f"{_title(study, claim.method)} finds {effect.mean:.4f}",
+        not is_gain: f"{plan.title_of(claim.against)} finds nothing, so there is no relative gain: "
+        f"{plan.title_of(claim.method)} finds {effect.mean:.4f}",
     }
     return {
         "claim": claim.claim,
@@ -102,10 +102,6 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         **({} if claim.margin is None else {"margin": claim.margin}),
         **_size_share(contrasts, claim, held.place),
     }
-
-
-def _title(study: Study, method: str) -> str:
-    return study.plan.methods[method].title or method
 
 
 def _size_share(

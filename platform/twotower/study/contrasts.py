@@ -32,8 +32,8 @@ class Contrast:
     """One method less another."""
 
     effect: Effect
-    first: float
-    """Mean of the metric of the one that is taken off."""
+    firsts: Float64
+    """``(S,)``: mean of the metric of the one that is taken off, by seed."""
 
     p_holm: float | None = None
     """Of the primary family: methods against the baseline in the primary metrics."""
@@ -42,15 +42,16 @@ class Contrast:
     """``(S, Q)``, kept where a claim compares gains."""
 
     seeds: tuple[int, ...] = ()
-    """Of the differences' rows."""
+    """Of the rows."""
 
-    firsts: Float64 | None = None
-    """``(S,)``: `first` by seed, kept with the differences."""
+    @property
+    def first(self) -> float:
+        """What the gain is relative to: the mean over seeds."""
+        return float(np.mean(self.firsts))
 
     def of_seeds(self, seeds: Collection[int]) -> tuple[Float64, float]:
         """Differences ``(s, Q)`` of these seeds alone, and the mean that they are relative to."""
         assert self.differences is not None, "kept where a claim compares gains"
-        assert self.firsts is not None
         rows = [row for row, seed in enumerate(self.seeds) if seed in seeds]
         return self.differences[rows], float(np.mean(self.firsts[rows]))
 
@@ -102,9 +103,11 @@ class Contrasts:
         """
         both = [self.found.get(name) for name in (one, other)]
         found = [contrast for contrast in both if contrast is not None]
-        seeds = {*found[0].seeds}.intersection(*(c.seeds for c in found)) if found else set[int]()
+        seeds = set[int]() if len(found) < 2 else {*found[0].seeds} & {*found[1].seeds}
+        if not seeds:
+            return None
         gains = [contrast.of_seeds(seeds) for contrast in found]
-        if len(gains) < 2 or not seeds or not all(first for _, first in gains):
+        if not all(first for _, first in gains):
             return None
         ids = [self.queries[name.place] for name in (one, other)]
         union = np.unique(np.concatenate(ids))

@@ -49,6 +49,7 @@ def render(
         "command": text_of(tables, "command"),
         "facts": fact_rows(tables.get("environment") or {}),
         "claims": claim_views.claim_groups(claims),
+        "with_paper": any(claim.get("paper") is not None for claim in claims),
         "family": _FAMILY.get(text_of(tables, "claims_corrected"), _FAMILY["place"]),
         "gains": [t for m in document.primary if (t := views.gain_table(document, m))],
         "validation": views.validation_table(document),

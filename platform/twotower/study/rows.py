@@ -41,7 +41,7 @@ def method_of(study: Study, name: str) -> dict[str, Any]:
     method = study.plan.methods[name]
     return {
         "name": name,
-        "title": method.title or name,
+        "title": study.plan.title_of(name),
         "set": dict(method.set),
         "curve": method.curve,
         "tuned": [] if method.settings_from else list({**study.plan.space, **method.space}),

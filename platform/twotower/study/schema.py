@@ -235,14 +235,15 @@ class StudyPlan(Section):
         """Methods that are run on a dataset."""
         return self.datasets[dataset].methods or tuple(self.methods)
 
+    def title_of(self, method: str) -> str:
+        """A method's name as people read it."""
+        return self.methods[method].title or method
+
     def _check_asked(self) -> None:
         for name, sweep in self.sweeps.items():
             self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
             self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
-            if sweep.seeds is not None and sweep.seeds > len(self.seeds):
-                raise ValueError(
-                    f"sweeps.{name}.seeds: {sweep.seeds}, but the study has {len(self.seeds)}"
-                )
+            self._check_seeds(f"sweeps.{name}", sweep.seeds)
         for place, claim in enumerate(self.claims):
             self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
             self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)
@@ -294,12 +295,13 @@ class StudyPlan(Section):
                 f"datasets.{name}.methods: lack the baseline {self.baseline!r}, which all others "
                 "are compared with; add it"
             )
-        if dataset.seeds is not None and dataset.seeds > len(self.seeds):
-            raise ValueError(
-                f"datasets.{name}.seeds: {dataset.seeds}, but the study has {len(self.seeds)}"
-            )
+        self._check_seeds(f"datasets.{name}", dataset.seeds)
         if dataset.settings_from is not None:
             self._check_borrowed(f"datasets.{name}", name, dataset.settings_from, self.datasets)
+
+    def _check_seeds(self, key: str, wanted: int | None) -> None:
+        if wanted is not None and wanted > len(self.seeds):
+            raise ValueError(f"{key}.seeds: {wanted}, but the study has {len(self.seeds)}")
 
     def _check_borrowed(self, key: str, name: str, lender: str, known: Any) -> None:
         self._known(f"{key}.settings_from", [lender], known)

@@ -199,10 +199,9 @@ class _Maker:
         found = {
             name: Contrast(
                 one,
-                float(np.mean(firsts[name])),
+                firsts[name],
                 differences=self._kept(name, tables[name]),
                 seeds=common[name],
-                firsts=firsts[name],
             )
             for name, one in effects(tables, options).items()
         }

@@ -31,10 +31,9 @@ def contrasts(means: dict[tuple[str, float], float], first: float = 0.4) -> Cont
             values = table(mean, number)
             found.found[Name(place, "cfm", "baseline", metric)] = Contrast(
                 effects({0: values})[0],
-                first,
+                np.full(5, first),
                 differences=values,
                 seeds=(1, 2, 3, 4, 5),
-                firsts=np.full(5, first),
             )
         found.queries[place] = np.array([f"q{i:03}" for i in range(300)], dtype=object)
         found.groups[place] = None
@@ -197,7 +196,7 @@ def test_gains_on_parts_of_the_queries_are_compared_by_their_influence(tmp_path:
     whole.differences = np.tile(own, (5, 1)) + 0.02
     tail = np.where(np.arange(300) < 90, own + rng.normal(0, 0.05, 300), np.nan)
     part.differences = np.tile(tail, (5, 1))
-    part.first, part.firsts = 0.2, np.full(5, 0.2)
+    part.firsts = np.full(5, 0.2)
     whole.effect, part.effect = effects({0: whole.differences, 1: part.differences}).values()
     claim = {"claim": "x", "metric": "tail_recall@10", "more_than": "recall@10"}
     (row,) = claims_of(tmp_path, found, claim)
