@@ -13,6 +13,7 @@ Shape letters:
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from twotower.core.embedding_config import DPQSX, DPQVQ, MGQE
 from twotower.core.types import DEFAULT_ID, FIRST_ID, Int64
-from twotower.models.embeddings import kmeans, responses, tiers
+from twotower.models.embeddings import kmeans, responses, settled, tiers
 from twotower.models.embeddings.softened import softened
 from twotower.models.embeddings.table import Asked, Read, Served, Size, Table, full
 from twotower.models.layers import generator
@@ -47,10 +48,10 @@ class CodebookTable(Table):
     """``(D, K, w)``: what is read."""
 
     moments: Tensor
-    """``(D, p, p)``: running mean of phi's products with itself."""
+    """float64 ``(D, p, p)``: running mean of phi's products with itself."""
 
     steps: Tensor
-    """int64: steps in which some value was read."""
+    """int64, on the CPU: steps in which some value was read."""
 
     tier: Tensor
     """uint8 ``(V,)``."""
@@ -69,10 +70,18 @@ class CodebookTable(Table):
         self._shape = (kind.num_subspaces, self._tiers.most, size.width // kind.num_subspaces)
         self.centroids = nn.Parameter(self._drawn("centroids"))
         p = self._shape[2] + 2
-        self.register_buffer("moments", torch.zeros(kind.num_subspaces, p, p))
+        moments = torch.zeros(kind.num_subspaces, p, p, dtype=torch.float64)
+        self.register_buffer("moments", moments)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         tier = torch.as_tensor(self._tiers.of_values())
         self.register_buffer("tier", tier, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodebookTable":
+        """Move, but keep moments as exact as they are, and steps where Python reads them."""
+        moments, steps = self.moments, self.steps
+        super()._apply(fn, recurse)
+        self.moments, self.steps = moments.to(self.moments.device), steps
+        return self
 
     @property
     def revive_every(self) -> int:
@@ -84,7 +93,7 @@ class CodebookTable(Table):
         return torch.empty(self._shape).normal_(0, self.size.init_std, generator=source)
 
     @abstractmethod
-    def weights(self) -> Tensor:
+    def weights(self, dtype: torch.dtype) -> Tensor:
         """What phi is multiplied with for the responses, ``(D, K, p)``."""
 
     @abstractmethod
@@ -146,17 +155,19 @@ class CodebookTable(Table):
             rows_uE: rows.
             ids_u: their values: each has its tier's centroids to choose from, tier by tier, so that
                 rare values cost less.
-            weights_DKp: normalised weights; None = by the running statistics.
+            weights_DKp: normalised weights; None = by the running statistics, as they are served.
         """
-        weights = self._normalised(self.moments) if weights_DKp is None else weights_DKp
+        largest, weights = responses.largest, weights_DKp
+        if weights is None:
+            largest, weights = settled.largest, self._settled()
         reach = self._tiers.reach
         if len(reach) == 1 and reach[0] == self._shape[:2]:
-            return responses.largest(rows_uE, weights)
+            return largest(rows_uE, weights)
         codes_uD = ids_u.new_zeros(len(ids_u), self._shape[0])
         tier_u = self.tier[ids_u]
         for number, (columns, limit) in enumerate(reach):
             own = (tier_u == number).nonzero().squeeze(1)
-            found = responses.largest(rows_uE[own], weights[:columns, :limit])
+            found = largest(rows_uE[own], weights[:columns, :limit])
             codes_uD[own, :columns] = found
         return codes_uD
 
@@ -183,16 +194,23 @@ class CodebookTable(Table):
         return 0 < self._kind.warmup_steps >= int(self.steps)
 
     def _normalised(self, moments_Dpp: Tensor) -> Tensor:
-        weights_DKp = self.weights()
+        weights_DKp = self.weights(self.centroids.dtype)
         if not self._kind.batch_norm:
             return weights_DKp
         return responses.normalised(weights_DKp, moments_Dpp)
+
+    def _settled(self) -> Tensor:
+        """Normalised by the running statistics, float64."""
+        weights_DKp = self.weights(torch.float64).detach()
+        if not self._kind.batch_norm:
+            return weights_DKp
+        return settled.normalised(weights_DKp, self.moments)
 
     @torch.no_grad()
     def _run(self, batch_Dpp: Tensor) -> None:
         """Move the running moments: a plain mean at first, then an exponential one."""
         share = max(self._kind.momentum, 1 / (int(self.steps) + 1))
-        self.moments.lerp_(batch_Dpp.to(self.moments.dtype), share)
+        self.moments.lerp_(batch_Dpp, share)
         self.steps += 1
 
     @torch.no_grad()
@@ -259,9 +277,9 @@ class NearestTable(CodebookTable):
         super().__init__(kind, size, counts)
         self._weights = (kind.codebook, kind.commitment)
 
-    def weights(self) -> Tensor:
+    def weights(self, dtype: torch.dtype) -> Tensor:
         """Less the squared distance; only codes come of it, so without gradient."""
-        return responses.nearness(self.centroids.detach())
+        return responses.nearness(self.centroids.detach().to(dtype))
 
     def choose(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor) -> Choice:
         """The nearest centroids, the gradient straight through to the row."""
@@ -283,9 +301,9 @@ class SoftmaxTable(CodebookTable):
         self._temperature = kind.temperature
         self.keys = nn.Parameter(self._drawn("keys"))
 
-    def weights(self) -> Tensor:
+    def weights(self, dtype: torch.dtype) -> Tensor:
         """Products with the keys, scaled by the root of their width."""
-        return responses.likeness(self.keys)
+        return responses.likeness(self.keys.to(dtype))
 
     def choose(self, rows_uE: Tensor, ids_u: Tensor, weights_DKp: Tensor) -> Choice:
         """One centroid, the gradient that of the softmax over all."""

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from twotower.core.sums import tree_sum
+
 _EPS = 1e-3
 """Share of the mean variance of a subspace's responses, whose scale is that of rows."""
 
@@ -34,7 +36,7 @@ def phi(rows_uE: Tensor, num_subspaces: int) -> Tensor:
 
 def nearness(centroids_DKw: Tensor) -> Tensor:
     """What phi is multiplied with for less the squared distance, ``(D, K, p)``."""
-    square_DK1 = centroids_DKw.square().sum(2, keepdim=True)
+    square_DK1 = tree_sum(centroids_DKw * centroids_DKw)[:, :, None]
     return torch.cat([2 * centroids_DKw, -torch.ones_like(square_DK1), -square_DK1], dim=2)
 
 
@@ -64,9 +66,19 @@ def normalised(weights_DKp: Tensor, moments_Dpp: Tensor) -> Tensor:
         exact_DKp, moments_Dpp = weights_DKp.double(), moments_Dpp.double()
         mean_DK = (exact_DKp @ moments_Dpp[:, :, -1:]).squeeze(2)
         square_DK = ((exact_DKp @ moments_Dpp) * exact_DKp).sum(2)
-        variance_DK = (square_DK - mean_DK**2).clamp(min=0)
-        least_D1 = _EPS * variance_DK.mean(1, keepdim=True) + _TINY
-        scale_DK = (variance_DK + least_D1).rsqrt()
+    return normalise(weights_DKp, mean_DK, square_DK)
+
+
+def normalise(weights_DKp: Tensor, mean_DK: Tensor, square_DK: Tensor) -> Tensor:
+    """Scale and shift weights by the mean of each response and of its square, both float64.
+
+    Equal arguments give equal bits on any machine.
+    """
+    with torch.no_grad():
+        variance_DK = (square_DK - mean_DK * mean_DK).clamp(min=0)
+        average_D = tree_sum(variance_DK.clone()) / variance_DK.shape[1]
+        least_D1 = _EPS * average_D[:, None] + _TINY
+        scale_DK = 1 / (variance_DK + least_D1).sqrt()
         shift_DK = (mean_DK * scale_DK).to(weights_DKp.dtype)
         scale_DK = scale_DK.to(weights_DKp.dtype)
     scaled_DKp = weights_DKp * scale_DK[:, :, None]
@@ -88,16 +100,16 @@ def largest(rows_uE: Tensor, weights_DKp: Tensor) -> Tensor:
     rows_uE = rows_uE[:, : subspaces * (p - 2)]
     codes_uD = torch.empty(len(rows_uE), subspaces, dtype=torch.int64, device=rows_uE.device)
     weights_DpK, held = weights_DKp.transpose(1, 2).contiguous(), Held(weights_DKp)
-    for part in parts(len(rows_uE), weights_DKp):
+    for part in parts(len(rows_uE), weights_DKp[:, :, 0]):
         phi_Dup = phi(rows_uE[part], subspaces)
-        codes_uD[part] = _argmax(torch.bmm(phi_Dup, weights_DpK, out=held.of(phi_Dup))).T
+        codes_uD[part] = argmax(torch.bmm(phi_Dup, weights_DpK, out=held.of(phi_Dup))).T
     return codes_uD
 
 
-def parts(num_rows: int, weights_DKp: Tensor) -> Iterator[slice]:
-    """Rows in parts whose responses are held at once."""
-    held = _HELD_GPU if weights_DKp.is_cuda else _HELD_CPU
-    size = max(1, held // weights_DKp[:, :, 0].numel())
+def parts(num_rows: int, like: Tensor) -> Iterator[slice]:
+    """Rows in parts that are held at once, each with as many numbers as ``like`` has."""
+    held = _HELD_GPU if like.is_cuda else _HELD_CPU
+    size = max(1, held // like.numel())
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
 
@@ -115,7 +127,7 @@ class Held:
         return self._memory.flatten()[: math.prod(shape)].view(shape)
 
 
-def _argmax(answers_DuK: Tensor) -> Tensor:
+def argmax(answers_DuK: Tensor) -> Tensor:
     """Place of the largest, the first of equal ones; on a CPU by NumPy, four times as fast."""
     if answers_DuK.is_cuda:
         return answers_DuK.argmax(2)

@@ -53,7 +53,7 @@ class _Softened(torch.autograd.Function):
         grad_phi_Dpu = torch.empty_like(phi_Dup.transpose(1, 2), memory_format=_CONTIGUOUS)
         grad_weights_DpK = torch.zeros_like(weights_DpK)
         soft, inner = Held(weights_DKp), Held(weights_DKp)
-        for part in parts(phi_Dup.shape[1], weights_DKp):
+        for part in parts(phi_Dup.shape[1], weights_DKp[:, :, 0]):
             phi = phi_Dup[:, part]
             soft_DuK = torch.bmm(phi, weights_DpK, out=soft.of(phi))
             torch.softmax(soft_DuK, 2, out=soft_DuK)

@@ -11,6 +11,7 @@ Shape letters:
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -246,7 +247,7 @@ class ScalarTable(Table):
     @torch.no_grad()
     def served(self, rows_RE: Tensor, touched_R: Tensor) -> Served:
         """Codes and steps."""
-        step_E = self.log_step.exp().float()
+        step_E = _exp(self.log_step).to(rows_RE.device)
         scaled_VE = defaulted(rows_RE, touched_R).float() / step_E
         codes_VE = scaled_VE.clamp(self._low, self._high).round() - self._low
         tensors = {
@@ -257,6 +258,11 @@ class ScalarTable(Table):
         return Served(
             ServedTable("scalar", self.size.values, self.size.width, settings, tensors), None
         )
+
+
+def _exp(logs_E: Tensor) -> Tensor:
+    """float32 on the CPU, in decimals: a library's last bit goes by the processor."""
+    return torch.tensor([float(Decimal(log).exp()) for log in logs_E.tolist()])
 
 
 def defaulted(rows_VE: Tensor, touched_V: Tensor) -> Tensor:
