@@ -283,6 +283,7 @@ def test_no_value_uses_a_centroid_beyond_its_share(
     codes = table.codes_of_all(*made._own("a")).numpy()
     limits = np.array(table._tiers.limits)[table.tier.numpy()]
     assert (codes < limits).all()
+    assert table.centroids.shape[1] == limits.max(), "each can be reached"
     order = np.argsort(-np.where(np.arange(size) < 2, 99, counts), kind="stable")
     sums = limits[order].sum(1)
     bounds = np.rint(np.cumsum([s / total for s, _, _ in drawn]) * size).astype(int)

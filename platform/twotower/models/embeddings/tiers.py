@@ -28,7 +28,7 @@ class Tiers:
     """int64 ``(V,)``: values, most frequent first; None = as they are (one tier)."""
 
     sizes: tuple[int, ...]
-    """Values of each tier, in that order."""
+    """Values of each tier, in that order; at least one."""
 
     @property
     def most(self) -> int:
@@ -75,7 +75,7 @@ class Tiers:
 
 
 def assign(kind: DPQVQ | DPQSX | MGQE, num_values: int, counts: Int64 | None) -> Tiers:
-    """Tiers of a table's values.
+    """Tiers of a table's values, those that have any: no other's centroids can be reached.
 
     Args:
         kind: without tiers, all values are in one.
@@ -85,20 +85,24 @@ def assign(kind: DPQVQ | DPQSX | MGQE, num_values: int, counts: Int64 | None) ->
     """
     if not isinstance(kind, MGQE):
         return Tiers(((kind.num_centroids,) * kind.num_subspaces,), None, (num_values,))
-    limits = tuple(
+    assert counts is not None, "tiers go by train counts"
+    ranked = counts.copy()
+    ranked[:FIRST_ID] = np.iinfo(ranked.dtype).max
+    bounds = np.rint(np.cumsum([tier.share for tier in kind.tiers]) * num_values).astype(int)
+    # Shares may sum to a little more than 1, or less.
+    bounds = np.minimum(bounds, num_values)
+    bounds[-1] = num_values
+    sizes = np.diff(bounds, prepend=0).tolist()
+    limits = [
         tuple(
             tier.num_centroids if d < (tier.num_subspaces or kind.num_subspaces) else 1
             for d in range(kind.num_subspaces)
         )
         for tier in kind.tiers
-    )
-    assert counts is not None, "tiers go by train counts"
-    ranked = counts.copy()
-    ranked[:FIRST_ID] = np.iinfo(ranked.dtype).max
-    bounds = np.rint(np.cumsum([tier.share for tier in kind.tiers]) * num_values).astype(int)
-    bounds[-1] = num_values
+    ]
+    kept = [tier for tier, size in enumerate(sizes) if size]
     return Tiers(
-        limits,
+        tuple(limits[tier] for tier in kept),
         np.argsort(-ranked, kind="stable"),
-        tuple(np.diff(bounds, prepend=0).tolist()),
+        tuple(sizes[tier] for tier in kept),
     )
