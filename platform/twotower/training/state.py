@@ -83,7 +83,7 @@ class TrainState:
         model = build(
             config, ModelInputs(inputs.item, inputs.query, inputs.context, inputs.value_counts)
         )
-        _check_warm_up(config, inputs, total_steps)
+        _check_warm_up(config, model, total_steps)
         model = model.to(device=at, dtype=dtype)
         objective = Objective(
             config,
@@ -131,10 +131,8 @@ class TrainState:
                 value.copy_(given[name])
 
 
-def _check_warm_up(config: ExperimentConfig, inputs: TrainInputs, total_steps: int) -> None:
-    features = [*inputs.item.features, *inputs.query.features]
-    tables = {f.table: f.vocab_size for f in features} | dict(inputs.context.values())
-    for name, kind in config.embeddings(tables).items():
+def _check_warm_up(config: ExperimentConfig, model: TwoTower, total_steps: int) -> None:
+    for name, kind in config.embeddings(model.store.tables).items():
         if isinstance(kind, Codebooks) and kind.warmup_steps >= total_steps:
             raise ConfigError(
                 f"model.embeddings: {name} warms up for {kind.warmup_steps} steps, the run has "

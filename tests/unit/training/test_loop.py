@@ -189,9 +189,16 @@ def test_a_model_whose_tables_warm_up_is_never_the_best(tmp_path: Path) -> None:
     assert outcome.best.value == max(line["recall@5"] for line in validations[1:])
 
 
-def test_a_run_shorter_than_its_warm_up_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("side", "feature"),
+    [("item", "words"), ("query", "home"), ("context", "device"), ("query", "past")],
+)
+def test_a_run_shorter_than_its_warm_up_is_refused(side: str, feature: str, tmp_path: Path) -> None:
+    """Whatever reads the table: a history's own too."""
+    tables = {feature: CODES | {"warmup_steps": 26}}
     config, prepared = tiny_run(
-        tmp_path, model__embeddings__item={"words": CODES | {"warmup_steps": 26}}
+        tmp_path, model__shared_tables=False, **{f"model__embeddings__{side}": tables}
     )
-    with pytest.raises(ConfigError, match="warms up for 26 steps, the run has 26"):
+    told = rf"model\.embeddings: {side}\.{feature} warms up for 26 steps, the run has 26"
+    with pytest.raises(ConfigError, match=told):
         train_reference(config, prepared)
