@@ -18,6 +18,7 @@ from twotower.core.storage import describe
 from twotower.data.prepared import Prepared
 from twotower.export.write import export
 from twotower.serving import files
+from twotower.serving.packing import pack, unpack
 from twotower.serving.reader import Export
 
 
@@ -245,6 +246,47 @@ def test_arrays_that_do_not_fit_are_refused(
     tensors = dict(files.parse_tensors({name: (plain / name).read_bytes()}, name))
     tensors[key] = change(tensors[key])
     damaged(forged(plain, tmp_path / "export", name, files.dump_tensors(tensors)))
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export with a table of one tier and 8 centroids, and one of two tiers."""
+    document = run_document(tmp_path_factory.mktemp("coded"))
+    document["train"]["num_epochs"] = 1
+    tiers = [{"share": 0.3, "num_centroids": 16}, {"share": 0.7, "num_centroids": 8}]
+    document["model"]["embeddings"] = {
+        "item": {
+            "tags": {"kind": "dpq_vq", "num_subspaces": 2, "num_centroids": 8},
+            "item_id": {"kind": "mgqe", "num_subspaces": 2, "tiers": tiers},
+        }
+    }
+    return Path(export(trained(document)[1]).path)
+
+
+@pytest.mark.parametrize(("table", "tier"), [("item.tags", 0), ("item.item_id", 1)])
+def test_codes_beyond_the_centroids_of_their_tier_are_refused(
+    coded: Path, tmp_path: Path, table: str, tier: int
+) -> None:
+    """5 centroids take as many bits as 8: every shape still fits."""
+    copy = tmp_path / "export"
+    document = json.loads((coded / files.MODEL).read_text())
+    limits = document["tables"][table]["settings"]["tiers"]
+    limits[tier]["centroids"] = [5, 5]
+    tensors = dict(files.parse_tensors({"": (coded / files.TABLES).read_bytes()}, ""))
+    most = max(max(one["centroids"]) for one in limits)
+    centroids = np.ascontiguousarray(tensors[f"{table}/centroids"][:, :most])
+    tensors[f"{table}/centroids"] = centroids
+    codes = unpack(tensors[f"{table}/codes.{tier}"], np.arange(limits[tier]["rows"]), [3, 3])
+    assert codes.max() >= 5
+    forged(coded, tmp_path / "tables", files.TABLES, files.dump_tensors(tensors))
+    forged(tmp_path / "tables", copy, files.MODEL, json.dumps(document).encode())
+    column, code = next((d, k) for d, k in enumerate(codes.max(axis=0).tolist()) if k >= 5)
+    told = f"tables.safetensors: '{table}/codes.{tier}' names centroid {code} of column {column}"
+    assert f"{told}, which has 5)" in damaged(copy)
+    tensors[f"{table}/codes.{tier}"] = pack(np.minimum(codes, 4), [3, 3])
+    forged(tmp_path / "tables", copy, files.TABLES, files.dump_tensors(tensors))
+    forged(copy, tmp_path / "sound", files.MODEL, json.dumps(document).encode())
+    Export.open(tmp_path / "sound")
 
 
 def test_an_export_is_opened_in_its_own_size(plain: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 All of it raises ValueError or KeyError.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,14 @@ from numpy.typing import NDArray
 from twotower.core.types import FIRST_ID, Float32
 from twotower.serving.arrays import Tensors
 from twotower.serving.features import Vocabulary
+from twotower.serving.files import TABLES
 from twotower.serving.model import Model
+from twotower.serving.packing import UInt8, unpack
 from twotower.serving.strings import Strings
+from twotower.serving.tables import ServedTable, tier_bits
+
+_CHUNK_CODES = 1 << 17
+"""Codes unpacked at a time; bounds memory."""
 
 
 def check_strings(strings: Strings, what: str, count: int | None = None) -> Strings:
@@ -22,6 +29,14 @@ def check_strings(strings: Strings, what: str, count: int | None = None) -> Stri
         raise ValueError(f"{what} has bytes of type {data.dtype}")
     _check_offsets(offsets, len(data), what, count)
     return strings
+
+
+def check_tables(tables: Mapping[str, ServedTable]) -> None:
+    """Codes that name centroids of their tier."""
+    for name, table in tables.items():
+        if table.kind == "dpq":
+            for n, tier in enumerate(table.settings["tiers"]):
+                _check_codes(table.tensors[f"codes.{n}"], tier, f"{name}/codes.{n}")
 
 
 def check_items(tensors: Tensors, num_items: int) -> None:
@@ -79,6 +94,22 @@ def check_towers(model: Model, queries: Tensors, num_queries: int, vectors: Floa
     score = model.scorer.score.exact(found[-1][0], found[0], np.zeros(1, dtype=np.int64))
     if not np.isfinite(score).all():
         raise ValueError("the score of a pair is not finite")
+
+
+def _check_codes(packed: UInt8, tier: Mapping[str, Any], what: str) -> None:
+    limits, rows = np.array(tier["centroids"]), tier["rows"]
+    if not (limits & (limits - 1)).any():
+        return  # powers of two: their bits can't hold a larger code
+    step = max(1, _CHUNK_CODES // len(limits))
+    for start in range(0, rows, step):
+        ids = np.arange(start, min(start + step, rows))
+        largest = unpack(packed, ids, tier_bits(tier)).max(axis=0)
+        if (wrong := largest >= limits).any():
+            at = int(np.argmax(wrong))
+            raise ValueError(
+                f"{TABLES}: {what!r} names centroid {largest[at]} of column {at}, which has "
+                f"{limits[at]}"
+            )
 
 
 def _check_vocabulary(known: Vocabulary, num_values: int, name: str) -> None:

@@ -20,6 +20,7 @@ from twotower.serving.checks import (
     check_items,
     check_queries,
     check_strings,
+    check_tables,
     check_towers,
 )
 from twotower.serving.document import check_document
@@ -58,6 +59,7 @@ class Export:
         self.tables = {n: _table(n, one, tensors) for n, one in self.document["tables"].items()}
         """Embedding tables by name."""
 
+        check_tables(self.tables)
         vocabularies = files.parse_tensors(contents, files.VOCABULARIES)
         known = {
             name: Vocabulary.read(vocabularies, name, buckets)

@@ -196,7 +196,8 @@ def _dpq(table: ServedTable, ids: Int64) -> Float32:
         if len(here):
             codes[here] = unpack(packed, ids[here] - start, bits)
         start += tier["rows"]
-    # One gather for all tiers: rows are larger than codes. `clip` spares a look at each place.
+    # One gather for all tiers: rows are larger than codes. `clip` spares a look at each place, none
+    # of which is out: what is read from files is looked at once (`checks.check_tables`).
     flat, base = centroids.reshape(-1, part), np.arange(columns, dtype=np.int64) * most
     return np.take(flat, codes + base, axis=0, mode="clip").reshape(len(ids), table.width)
 
