@@ -110,7 +110,7 @@ def export(
         named = None
         if names is not None:
             named = item_names(opened.config.data, names, opened.prepared.item_ids().tolist())
-        model = opened.load_model(device)
+        opened, model = opened.load_best(device)  # a run that is only read may still train
         made = contents(opened, model, named)
         reader = Export(made.files)
         compare(reader, opened, model, made.tables)

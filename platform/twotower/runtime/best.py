@@ -1,21 +1,25 @@
 """The best checkpoint of a run as a model, for what reads a run after training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import InputError
-from twotower.core.storage import Store
+from twotower.core.errors import DataError, InputError
+from twotower.core.storage import MANIFEST, Store
 from twotower.data.order import steps_per_epoch
 from twotower.data.prepared import Prepared
 from twotower.models.two_tower import TwoTower
-from twotower.runtime.checkpoint import CheckpointStore
+from twotower.runtime.checkpoint import CheckpointStore, directory_name
 from twotower.runtime.recorder import BEST, CHECKPOINTS
 from twotower.runtime.run_folder import RECORD, data_identity, read_config
 from twotower.runtime.session import build_state
+
+_TRIES = 3
+"""Best checkpoints that are tried where each is replaced before it is read. Chosen, not tuned: a
+checkpoint is read in less time than a better one takes to train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,30 @@ class Run:
         state = build_state(config, prepared, per_epoch, torch.device(device))
         state.load_state_tensors(checkpoint.tensors)
         return state.model
+
+    def load_best(self, device: str = "cpu") -> tuple["Run", TwoTower]:
+        """The model of the best checkpoint as it is by now, and the run with its step.
+
+        A run that still trains deletes its best checkpoint once it has a better one.
+
+        Raises:
+            DataError: the best checkpoint is damaged; or it is gone, and no other is named yet.
+        """
+        run = self
+        for _ in range(_TRIES):
+            try:
+                return run, run.load_model(device)
+            except DataError:
+                newer = replace(run, step=_best_step(run.store))
+                if newer.step == run.step:
+                    if run.store.exists(f"{_folder(run.step)}/{MANIFEST}"):
+                        raise  # damaged
+                    break
+                run = newer
+        raise DataError(
+            f"{run.store.uri}/{_folder(run.step)}: the best checkpoint is gone; if the run still "
+            "trains, a better one is taking its place: run the same command again"
+        )
 
 
 def open_store(run: str | Path) -> Store:
@@ -62,4 +90,12 @@ def open_best(run: str | Path) -> Run:
         raise InputError(
             f"{store.uri}: its prepared data {record['prepared']} has changed since it was trained"
         )
-    return Run(store, read_config(store), record, prepared, int(store.read_json(BEST)["step"]))
+    return Run(store, read_config(store), record, prepared, _best_step(store))
+
+
+def _folder(step: int) -> str:
+    return f"{CHECKPOINTS}/{directory_name(step)}"
+
+
+def _best_step(store: Store) -> int:
+    return int(store.read_json(BEST)["step"])
