@@ -30,6 +30,10 @@ from twotower.runtime.run_folder import RunFolder
 pytestmark = pytest.mark.timeout(240)
 
 SSL = {"ssl.weight": 0.5, "loss.logq": "streaming", "loss.mixed_negatives": 32}
+CODES = {
+    "tags": {"kind": "dpq_vq", "num_subspaces": 2, "num_centroids": 6, "warmup_steps": 3},
+    "category": {"kind": "dpq_sx", "num_subspaces": 2, "num_centroids": 5, "revive_every": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_two_workers_train_as_one_process_does(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    config = with_overrides(config, SSL)
+    config = with_overrides(config, {**SSL, "model.embeddings.item": CODES})
     seen: list[Mapping[str, Any]] = []
     result = train(config, on_progress=seen.append)
     shown = capfd.readouterr()
@@ -77,6 +81,8 @@ def test_two_workers_train_as_one_process_does(
     assert len(ours) == alone.last_step
     for mine, other in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert mine.get("codebook", 0) == pytest.approx(other.get("codebook", 0), rel=1e-4)
+    assert ours[-1]["codebook"] > 0
     for mine, other in zip(
         lines_of(result.path, "validation"), lines_of(tmp_path / "alone", "validation"), strict=True
     ):
