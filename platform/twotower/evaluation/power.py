@@ -29,9 +29,11 @@ def seeds_for_margin(
         confidence: of the interval.
 
     Returns:
-        None where a thousand would not be enough.
+        None where a thousand would not be enough, or where the method finds nothing.
     """
     mean, spread = fmean(values), stdev(values)
+    if mean <= 0:
+        return None
     for seeds in range(2, _MOST + 1):
         error = spread * math.sqrt(2 / seeds)
         quantiles = student.quantile(confidence, seeds - 1) + NormalDist().inv_cdf(power)

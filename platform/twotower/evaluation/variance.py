@@ -42,14 +42,23 @@ class Variance:
         )
 
     def df(self) -> Number:
-        """Satterthwaite's degrees of freedom of `total`, no fewer than the scarcer part has.
+        """Degrees of freedom of `total` for intervals, no fewer than the scarcer part has.
 
-        Where the seeds' means vary no more than the interaction makes them, `total` is `query`, and
-        so are its degrees. Satterthwaite's formula would charge for a part that is not there: with
-        it intervals of two methods that differ in nothing but noise cover 98 %, not 95.
+        Satterthwaite's; but where the seeds' means vary no more than the interaction makes them,
+        `total` is `query`, and so are its degrees. Satterthwaite's formula would charge for a part
+        that is not there: with it intervals of two methods that differ in nothing but noise cover
+        98 %, not 95.
+        """
+        has_seeds = np.greater(self.seed, self.rest)
+        return np.where(has_seeds, self.satterthwaite(), self.num_units - 1)
+
+    def satterthwaite(self) -> Number:
+        """Degrees of freedom of `total` by Satterthwaite's formula alone, for p-values.
+
+        A family of many claims asks for p-values far below 0.05, where `df` would be too bold: that
+        the seeds vary little may be luck.
         """
         seeds, units = self.num_seeds - 1, self.num_units - 1
-        has_seeds = np.greater(self.seed, self.rest)
         square = (
             np.square(self.seed) / max(1, seeds)
             + np.square(self.query) / units
@@ -57,7 +66,8 @@ class Variance:
         )
         total = np.square(self.total())
         out = np.full_like(total, units)
-        return np.maximum(np.divide(total, square, out=out, where=has_seeds), min(seeds, units))
+        found = np.divide(total, square, out=out, where=np.greater(square, 0))
+        return np.maximum(found, min(seeds, units))
 
     def at(self, num_seeds: int) -> "Variance":
         """What the parts would be with another number of seeds of the same kind."""

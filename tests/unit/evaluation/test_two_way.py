@@ -16,7 +16,7 @@ from twotower.evaluation import resampling
 from twotower.evaluation.resampling import Sums
 from twotower.evaluation.significance import Comparison, estimate
 from twotower.evaluation.two_way import Effect, effect, effects, seeds_needed
-from twotower.evaluation.variance import split
+from twotower.evaluation.variance import Variance, split
 
 DRAWS, QUERIES = 2000, 400
 NO_BOOTSTRAP = Comparison(resamples=0)
@@ -93,11 +93,12 @@ def test_parts_equal_the_loops_written_out(num_seeds: int, grouped: bool) -> Non
 
     degrees = (num_seeds - 1, found.units - 1, (num_seeds - 1) * (found.units - 1))
     square = sum(part**2 / df for part, df in zip(parts, degrees, strict=True))
-    df = max(found.error**4 / square, min(degrees)) if seed > rest else degrees[1]
-    assert found.df == pytest.approx(df)
+    plain = max(found.error**4 / square, min(degrees))
+    assert found.df == pytest.approx(plain if seed > rest else degrees[1])
+    assert found.p_df == pytest.approx(min(plain, found.df))
     half = stats.t.ppf(0.975, found.df) * found.error
     assert (found.low, found.high) == pytest.approx((mean - half, mean + half), rel=1e-9)
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(mean) / found.error, found.df), rel=1e-9)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(mean) / found.error, found.p_df), rel=1e-9)
 
 
 def test_seeds_that_agree_leave_the_paired_t_test() -> None:
@@ -180,6 +181,34 @@ COVERED: dict[str, Shares] = {
 def test_intervals_cover_the_truth(name: str, num_seeds: int, grouped: bool) -> None:
     sums = simulate(COVERED[name], num_seeds, grouped=grouped)
     assert LOWEST[num_seeds] <= coverage(sums) <= 0.97
+
+
+FALSE_AT: dict[Shares, tuple[float, float]] = {
+    (0, 0.5, 0.5): (0.7, 0.5),
+    (0.3, 0.3, 0.4): (1.1, 1.2),
+    (0.5, 0.2, 0.3): (1.8, 2.7),
+    (0.9, 0.05, 0.05): (3.0, 6.5),
+}
+"""Of five seeds: how often a true nothing has a p below 0.05 / 20 and 0.05 / 100, over how often it
+should; at most."""
+
+
+@pytest.mark.parametrize("shares", FALSE_AT)
+def test_small_p_values_are_as_rare_as_told(shares: Shares) -> None:
+    """Of normal values: variances are chi-squared, so that millions of tables can be drawn."""
+    rng, draws, units = np.random.default_rng(0), 500_000, 3000
+    seed, query, rest = shares
+    parts = Variance(
+        (seed + rest) * rng.chisquare(4, draws) / 4,
+        (query + rest) * rng.chisquare(units - 1, draws) / (units - 1),
+        np.full(draws, rest),
+        5,
+        units,
+    )
+    t = np.abs(rng.standard_normal(draws)) / np.sqrt(parts.total())
+    p = 2 * stats.t.sf(t, np.minimum(parts.df(), parts.satterthwaite()))
+    for level, most in zip((0.05 / 20, 0.05 / 100), FALSE_AT[shares], strict=True):
+        assert np.mean(p < level) / level <= most
 
 
 @pytest.mark.parametrize("at_once", [2**21, 20])
@@ -316,7 +345,7 @@ TABLES = st.tuples(st.integers(0, 2**32), st.integers(2, 6), st.integers(3, 30),
 def test_a_shift_moves_the_mean_alone(drawn: tuple[int, int, int, bool], shift: float) -> None:
     values, groups = table(*drawn)
     before, after = (effect(v, groups, NO_BOOTSTRAP) for v in (values, values + shift))
-    p = 2 * stats.t.sf(abs(before.mean + shift) / before.error, before.df)
+    p = 2 * stats.t.sf(abs(before.mean + shift) / before.error, before.p_df)
     same(after, before, mean=before.mean + shift, p=p)
 
 
