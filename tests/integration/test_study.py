@@ -17,7 +17,7 @@ from rich.console import Console
 
 from page_reader import Reader
 from small_study import TRIALS_ONLY, small_study
-from twotower.core.errors import InputError
+from twotower.core.errors import DataError, InputError
 from twotower.core.storage import Store
 from twotower.report.formats import score
 from twotower.study.complete import complete as run_study
@@ -171,6 +171,98 @@ def test_runs_of_other_protocols_are_refused(
     (tmp_path / "out" / FILE).write_text("\n".join(texts) + "\n")
     with pytest.raises(InputError, match=r"protocol\.filter"):
         run_study(changed, lambda _: None, run=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"version": 0}, r"protocol\.version: 0 -> 1; delete its line"),
+        ({"filter": "none"}, r"protocol\.filter: 'none' -> 'train and validation positives'"),
+        ({"ties": None}, r"protocol\.ties: None -> "),
+    ],
+)
+def test_runs_that_all_have_another_protocol_than_todays_are_refused(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    file = finished[0]
+    lines = [json.loads(x) for x in (file.parent / "out" / FILE).read_text().splitlines()]
+    for line in lines:
+        if isinstance(line.get("value"), dict) and "ties" in line["value"]:
+            line["value"] |= changes
+    changed = small_study(file.parent, folder=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    for run in (False, True):
+        with pytest.raises(InputError, match=told):
+            run_study(changed, lambda _: None, run=run)
+
+
+@pytest.mark.parametrize("kind", ["protocol", "environment"])
+def test_a_lost_note_is_named_with_the_mend(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, kind: str
+) -> None:
+    file = finished[0]
+    lines = [json.loads(x) for x in (file.parent / "out" / FILE).read_text().splitlines()]
+    digits = next(x for x in lines if x.get("kind") == "seed")[kind]
+    changed = small_study(file.parent, folder=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    kept = [json.dumps(x) + "\n" for x in lines if x.get("note") != digits]
+    (tmp_path / "out" / FILE).write_text("".join(kept))
+    with pytest.raises(DataError, match=f"note {digits} is missing.*or delete the lines that name"):
+        run_study(changed, lambda _: None, run=False)
+    named = [text for text in kept if digits not in text]  # the mend
+    (tmp_path / "out" / FILE).write_text("".join(named))
+    found = run_study(changed, lambda _: None, run=False)
+    assert found["runs_done"] < found["runs_total"] == 20
+
+
+def test_a_seed_line_without_ranks_is_named(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    file = finished[0]
+    lines = [json.loads(x) for x in (file.parent / "out" / FILE).read_text().splitlines()]
+    number, seed = next((n, x) for n, x in enumerate(lines, 1) if x.get("kind") == "seed")
+    del seed["ranks"]
+    changed = small_study(file.parent, folder=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    with pytest.raises(DataError, match=rf"{FILE}, line {number} has no 'ranks'"):
+        run_study(changed, lambda _: None, run=False)
+
+
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        ("a" * 40, f"; the line was made at commit {'a' * 40}, this is .*: check that commit out"),
+        ("b" * 40 + "+", f"made at commit {'b' * 40} with uncommitted changes, this is "),
+        ("its own", None),
+        (None, None),
+    ],
+)
+def test_a_difference_names_another_commit(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, commit: str | None, told: str | None
+) -> None:
+    ledger = finished[0].parent / "out" / FILE
+    lines = [json.loads(text) for text in ledger.read_text().splitlines()]
+    reference = next(x for x in lines if x.get("kind") == "reference")
+    note = next(x for x in lines if x.get("note") == reference["environment"])
+    if commit is None:
+        del note["value"]["commit"]
+    elif commit != "its own":
+        note["value"]["commit"] = commit
+    same = tmp_path / "same"
+    same.mkdir()
+    (same / FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert reproduce(same / FILE, reference["id"]).difference is None
+    reference["references"]["popularity"]["test"]["recall@10"] += 1e-9
+    (tmp_path / FILE).write_text("".join(json.dumps(x) + "\n" for x in lines))
+    difference = reproduce(tmp_path / FILE, reference["id"]).difference
+    assert difference is not None
+    assert difference.startswith("popularity: recall@10")
+    if told is None:
+        assert "commit" not in difference
+    else:
+        assert re.search(told, difference)
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """How an embedding table is stored: one of seven kinds, chosen feature by feature.
 
-model:
-embeddings:
-item: {package: {kind: mgqe, num_subspaces: 8}, summary_words: {kind: low_rank, rank: 8}}
+In an experiment's YAML:
+
+    model:
+      embeddings:
+        item: {package: {kind: mgqe, num_subspaces: 8}, summary_words: {kind: low_rank, rank: 8}}
 """
 
 from typing import Annotated, Literal, TypeAlias

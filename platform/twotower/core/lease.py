@@ -27,13 +27,22 @@ class Lease:
     writers at its next commit.
     """
 
-    def __init__(self, store: Store) -> None:
-        """Prepare to hold a directory; nothing is taken before `with`."""
-        self._store = store
+    def __init__(
+        self, store: Store, *, what: str = "the run directory", sweep: bool = True
+    ) -> None:
+        """Prepare to hold a directory; nothing is taken before `with`.
+
+        Args:
+            store: the directory.
+            what: it is, for messages.
+            sweep: what a crash left in the making is deleted, at any depth; false where others
+                write below too.
+        """
+        self._store, self._what, self._sweeps = store, what, sweep
         self._stream: IO[str] | None = None
 
     def __enter__(self) -> "Lease":
-        """Take the directory, and delete what a crash left in the making.
+        """Take the directory.
 
         Raises:
             InputError: another process has it; it is named.
@@ -49,15 +58,15 @@ class Lease:
             holder = _holder(stream)
             stream.close()
             raise InputError(
-                f"{self._store.uri}: the run directory is in use by {holder}; "
-                "wait for it or stop it"
+                f"{self._store.uri}: {self._what} is in use by {holder}; wait for it or stop it"
             ) from error
         stream.seek(0)
         stream.truncate()
         stream.write(json.dumps(_self()))
         stream.flush()
         self._stream = stream
-        self._store.sweep()
+        if self._sweeps:
+            self._store.sweep()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,6 +26,10 @@ class JsonLines:
 
     def lines(self) -> list[Line]:
         """All whole lines."""
+        return [line for _, line in self.numbered()]
+
+    def numbered(self) -> list[tuple[int, Line]]:
+        """The same with their places in the file, from 1."""
         return self._parsed()[0]
 
     def append(self, line: Line) -> None:
@@ -46,18 +50,18 @@ class JsonLines:
     def keep(self, wanted: Callable[[Line], bool]) -> int:
         """Drop the lines that are not wanted, and what is no line; the count of the latter."""
         found, broken = self._parsed()
-        data = b"".join(_dump(line) for line in found if wanted(line))
+        data = b"".join(_dump(line) for _, line in found if wanted(line))
         if data != self._read():
             self._store.write_bytes(self._name, data)
         if self._held is not None:
             self._held = [data]
         return broken
 
-    def _parsed(self) -> tuple[list[Line], int]:
+    def _parsed(self) -> tuple[list[tuple[int, Line]], int]:
         """Whole lines, and how many others there are; a torn end is expected and not counted."""
         *whole, _ = self._read().split(b"\n")
-        lines = [_parse(text) for text in whole]
-        found = [line for line in lines if line is not None]
+        lines = [(place, _parse(text)) for place, text in enumerate(whole, start=1)]
+        found = [(place, line) for place, line in lines if line is not None]
         return found, len(lines) - len(found)
 
     def _read(self) -> bytes:

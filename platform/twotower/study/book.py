@@ -1,55 +1,76 @@
 """Which runs a study's ledger still lacks, and which of them may start."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from twotower.runtime.journal import Trial, best_of
 from twotower.runtime.proposals import Proposer
-from twotower.study.cells import Cell, Key, Kind, RunSpec, reference_run, seed_runs, trial_run
+from twotower.study.asked import Asked, whole
+from twotower.study.cells import (
+    Cell,
+    Key,
+    Kind,
+    RunSpec,
+    reference_run,
+    seed_runs,
+    trial_run,
+    tuned_by,
+)
 from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How many runs of one kind and cell have not ended."""
+
+    key: Key
+    kind: Kind
+    count: int
+    after: Key | None = None
+    """Cell whose trials come before them; trials of one cell run one after the other."""
 
 
 class Book:
     """A study and its ledger, side by side; the ledger may grow meanwhile."""
 
-    def __init__(self, study: Study, ledger: Ledger) -> None:
-        """Read both."""
+    def __init__(self, study: Study, ledger: Ledger, asked: Asked | None = None) -> None:
+        """Read both; `total`, `left` and `ready` are of the runs asked for, by default all."""
         self._study, self._ledger = study, ledger
+        self._asked = asked or whole(study)
         self._cells = {cell.key: cell for cell in study.cells}
         self._trials: dict[Key, list[RunSpec]] = {cell.key: [] for cell in study.cells}
         self._finals: dict[Key, list[RunSpec]] = {}
         self._references: dict[tuple[str, float], RunSpec] = {}
-        if study.plan.references:
-            for cell in study.rows():
+        for cell in study.rows():
+            if cell.key.place in self._asked.references:
                 self._references.setdefault(cell.key.place, reference_run(cell))
         plan = study.plan
         named = [plan.baseline, *(m for c in plan.claims for m in (c.method, c.against))]
         turn = {name: n for n, name in enumerate(dict.fromkeys([*named, *plan.methods]))}
         # Points of figures, whose name is no method's, come last.
         self._in_turn = sorted(
-            study.cells,
+            (cell for cell in study.cells if cell.key in self._asked.trials),
             key=lambda cell: (cell.lender is not None, turn.get(cell.key.method, len(turn))),
         )
         self.total = len(self._references)
-        self.total += sum(cell.trials + len(cell.seeds) for cell in study.cells)
+        self.total += sum(cell.trials + len(self._seeds(cell)) for cell in self._in_turn)
 
     @property
     def left(self) -> int:
         """Runs that have not ended."""
-        return sum(self.left_by_place().values())
+        return sum(one.count for one in self.left_by_cell())
 
-    def left_by_place(self) -> Counter[tuple[str, float, Kind]]:
-        """The same by dataset, fraction and kind."""
-        left: Counter[tuple[str, float, Kind]] = Counter()
-        for place, spec in self._references.items():
-            left[*place, "reference"] += self._ledger.run(spec.id) is None
-        for cell in self._study.cells:
-            left[*cell.key.place, "trial"] += cell.trials - len(self.trials(cell))
-            finals = 0 if self.is_lost(cell) else len(cell.seeds)
-            left[*cell.key.place, "seed"] += finals - len(self.seed_lines(cell))
-        return left
+    def left_by_cell(self) -> Iterator[Left]:
+        """The same by cell and kind."""
+        for spec in self._references.values():
+            yield Left(spec.key, "reference", int(self._ledger.run(spec.id) is None))
+        for cell in self._in_turn:
+            yield Left(cell.key, "trial", cell.trials - len(self.trials(cell)))
+            if self._seeds(cell) and not self.is_lost(cell):
+                seeds = len(cell.seeds) - len(self.seed_lines(cell))
+                yield Left(cell.key, "seed", seeds, tuned_by(self._cells, cell.key).key)
 
     def ready(self) -> Iterator[RunSpec]:
         """Runs that may start now; within a cell tuning comes first.
@@ -62,7 +83,7 @@ class Book:
             trials = self.trials(cell)
             if len(trials) < cell.trials:
                 wanted.append(self._trial(cell, trials))
-            else:
+            elif self._seeds(cell):
                 wanted += self._final(cell)
         yield from (spec for spec in wanted if self._ledger.run(spec.id) is None)
 
@@ -71,19 +92,16 @@ class Book:
 
         None before that ended, and where not one trial ended with a metric.
         """
-        if cell.lender is not None:
-            return self.settings(self._cells[cell.lender])
-        trials = self.trials(cell)
-        if len(trials) < cell.trials:
+        tuned = tuned_by(self._cells, cell.key)
+        trials = self.trials(tuned)
+        if len(trials) < tuned.trials:
             return None
         best = best_of(trials)
-        return best.params if best else (None if cell.trials else {})
+        return best.params if best else (None if tuned.trials else {})
 
     def is_lost(self, cell: Cell) -> bool:
         """Whether all trials that its settings would come from diverged: it has no final runs."""
-        tuned = cell
-        while tuned.lender is not None:
-            tuned = self._cells[tuned.lender]
+        tuned = tuned_by(self._cells, cell.key)
         return len(self.trials(tuned)) == tuned.trials and self.settings(tuned) is None
 
     def trials(self, cell: Cell) -> list[Trial]:
@@ -111,6 +129,10 @@ class Book:
         """The ledger's line of popularity, content and item-kNN."""
         spec = self._references.get(place)
         return self._ledger.run(spec.id) if spec else None
+
+    def _seeds(self, cell: Cell) -> tuple[int, ...]:
+        """Training seeds of the final runs that are asked for."""
+        return cell.seeds if cell.key in self._asked.cells else ()
 
     def _lines(self, specs: list[RunSpec]) -> list[Line]:
         found = (self._ledger.run(spec.id) for spec in specs)

@@ -55,6 +55,14 @@ class Cell:
     """What the figure's path is set to."""
 
 
+def tuned_by(cells: Mapping[Key, Cell], key: Key) -> Cell:
+    """The cell whose winner one is run at: itself, where it borrows none."""
+    cell = cells[key]
+    while cell.lender is not None:
+        cell = cells[cell.lender]
+    return cell
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One run, whole: equal configs of one kind are one run, whatever cell asks for it."""

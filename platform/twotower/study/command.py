@@ -19,6 +19,14 @@ _WIDTH = 130
 
 def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML of the study.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Start only runs of this method, dataset, sweep or DATASET/METHOD, and the trials "
+            "that they take settings from; all else of the plan stays pending. Repeatable.",
+        ),
+    ] = None,
     most: Annotated[
         int | None, typer.Option("--most", min=1, help="Runs at once; as many as fit otherwise.")
     ] = None,
@@ -31,7 +39,9 @@ def study(
     from twotower.study.console import print_study
 
     with Display() as display:
-        found = complete(file, display.on_study, most=most, run=run, verbose=verbose)
+        found = complete(
+            file, display.on_study, only=only or (), most=most, run=run, verbose=verbose
+        )
     if as_json:
         emit(found)
         return

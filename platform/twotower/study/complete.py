@@ -1,6 +1,7 @@
 """A study from its file to its page: what `twotower study` and jobs/study.py call."""
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,18 @@ from typing import Any
 from twotower.core.errors import RunError, StoppedError, TwotowerError
 from twotower.core.storage import Store
 from twotower.runtime.prepare import prepare
+from twotower.study.asked import part_of
+from twotower.study.book import Book
 from twotower.study.claims import hold
 from twotower.study.document import Document
 from twotower.study.execute import StudyProgress, Tell, run_study
 from twotower.study.ledger import Ledger
-from twotower.study.load import load_study
+from twotower.study.load import Study, load_study
 from twotower.study.overview import overview, standing_alone
 from twotower.study.page import write_page
+from twotower.study.rules import require_todays
 from twotower.study.tables import build
+from twotower.study.uncompared import not_compared
 
 TABLES, CLAIMS, PAGE = "tables.json", "claims.json", "index.html"
 PICTURE = "gains.svg"
@@ -26,7 +31,13 @@ _WRITE_EVERY_S = 600.0
 
 
 def complete(
-    path: Path, tell: Tell, *, most: int | None = None, run: bool = True, verbose: bool = False
+    path: Path,
+    tell: Tell,
+    *,
+    only: Sequence[str] = (),
+    most: int | None = None,
+    run: bool = True,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Run what a study lacks, then write its tables, claims and page beside the ledger.
 
@@ -35,17 +46,42 @@ def complete(
     Args:
         path: the study's file.
         tell: hears of its progress.
+        only: names of what may be started now, as `part_of` takes them; none = all. Tables, claims
+            and page are of the whole plan whatever is started.
         most: runs at once; None = as many as fit.
         run: false only writes the page of what the ledger holds.
         verbose: let Ray's own messages reach the console.
 
     Returns:
         `tables.json` with `claims` and `folder` beside.
+
+    Raises:
+        InputError: the study's file, a name or the ledger can't be used, or another process has it.
+        RunError, StoppedError: as `run_study`.
     """
     plan = load_study(path)
+    asked = part_of(plan, only) if only else None
     store = Store(plan.plan.folder)
     store.require_writable("folder")
     ledger = Ledger(store)
+    require_todays(plan, ledger, Book(plan, ledger))
+    if run:
+        heard = _written_meanwhile(tell, lambda: _write(plan, ledger, store, resamples=0))
+        try:
+            run_study(plan, ledger, heard, asked=asked, most=most, verbose=verbose)
+        except (RunError, StoppedError):
+            with suppress(TwotowerError):
+                _write(plan, ledger, store, resamples=0)
+            raise
+        measured = {(line["dataset"], line["fraction"]) for line in ledger.runs()}
+        for place, config in plan.places().items():
+            if place in measured:  # perhaps elsewhere: a ledger may come from another machine
+                prepare(config, verbose=verbose)
+    return _write(plan, ledger, store)
+
+
+def _written_meanwhile(tell: Tell, write: Callable[[], object]) -> Tell:
+    """Pass on what is told, and write the page when the last one is old."""
     written = time.monotonic()
 
     def heard(progress: StudyProgress) -> None:
@@ -53,26 +89,22 @@ def complete(
         tell(progress)
         if time.monotonic() > written + _WRITE_EVERY_S:
             with suppress(TwotowerError):  # told at the end, where it matters
-                write(resamples=0)
+                write()
             written = time.monotonic()
 
-    def write(resamples: int = 10_000) -> dict[str, Any]:
-        tables, contrasts = build(plan, ledger, resamples)
-        claims = hold(plan, contrasts)
-        store.write_json(TABLES, tables)
-        store.write_json(CLAIMS, claims)
-        write_page(tables, claims, f"{plan.plan.folder}/{PAGE}")
-        if (picture := overview(Document(tables))) is not None:
-            store.write_bytes(PICTURE, standing_alone(picture).encode())
-        return {**tables, "claims": claims, "folder": plan.plan.folder}
+    return heard
 
-    if run:
-        try:
-            run_study(plan, ledger, heard, most=most, verbose=verbose)
-        except (RunError, StoppedError):
-            with suppress(TwotowerError):
-                write(resamples=0)
-            raise
-        for config in plan.places().values():
-            prepare(config, verbose=verbose)  # a whole ledger may have come from elsewhere
-    return write()
+
+def _write(
+    study: Study, ledger: Ledger, store: Store, *, resamples: int = 10_000
+) -> dict[str, Any]:
+    """Write tables, claims and page of what the ledger holds."""
+    tables, contrasts = build(study, ledger, resamples)
+    tables["not_compared"] = not_compared(study, Book(study, ledger))
+    claims = hold(study, contrasts)
+    store.write_json(TABLES, tables)
+    store.write_json(CLAIMS, claims)
+    write_page(tables, claims, f"{study.plan.folder}/{PAGE}")
+    if (picture := overview(Document(tables))) is not None:
+        store.write_bytes(PICTURE, standing_alone(picture).encode())
+    return {**tables, "claims": claims, "folder": study.plan.folder}

@@ -18,6 +18,8 @@ def print_study(found: Mapping[str, Any], console: Console) -> None:
     tables = [*results_tables(found), claims_table(found["claims"])]
     for table in tables if found["seeds"] else [trials_table(found)]:
         console.print(table, "")
+    for one in found["not_compared"]:
+        console.print(_silent(one), soft_wrap=True)
     runs = f"{found['runs_done']} of {found['runs_total']} runs"
     console.print(f"{runs}   {found['folder']}/index.html", soft_wrap=True)
 
@@ -32,7 +34,7 @@ def results_tables(tables: Mapping[str, Any]) -> Iterator[Table]:
     metrics = tables["primary"]
     places = dict.fromkeys((row["dataset"], row["fraction"]) for row in tables["rows"])
     for dataset, fraction in places:
-        where = f"{dataset} at {fraction:.0%} of the train pairs"
+        where = f"{dataset} at {_share(fraction)} of the train pairs"
         table = Table(
             "method",
             title=f"{where}; * differs from {tables['baseline']}",
@@ -65,7 +67,7 @@ def trials_table(tables: Mapping[str, Any]) -> Table:
         told = "" if value is None else f"{value:.4f}"
         if found["done"] < found["planned"]:
             told += f" ({found['done']} of {found['planned']} trials)"
-        column = f"{metric}, {row['dataset']} {row['fraction']:.0%}"
+        column = f"{metric}, {row['dataset']} {_share(row['fraction'])}"
         cells.setdefault(column, {})[row["method"]] = told
     table = Table("method", box=None, pad_edge=False, header_style="bold")
     for column in cells:
@@ -83,13 +85,25 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     for claim in claims:
         table.add_row(
             claim["claim"],
-            f"{claim['dataset']} {claim['fraction']:.0%}",
+            f"{claim['dataset']} {_share(claim['fraction'])}",
             _gain(claim["paper"]),
             _gain(claim["ours"]),
             f"{_gain(claim['low'])} to {_gain(claim['high'])}" if claim["low"] is not None else "",
             claim["verdict"].replace("_", " "),
         )
     return table
+
+
+def _silent(one: Mapping[str, Any]) -> str:
+    """A comparison that no number answers."""
+    growth = "" if one["grows_from"] is None else f" less that at {_share(one['grows_from'])}"
+    where = f"{one['dataset']} at {_share(one['fraction'])}"
+    return f"not compared: {one['method']} and {one['against']} on {where}{growth}; runs diverged"
+
+
+def _share(fraction: float) -> str:
+    """``100%``, ``0.5%``."""
+    return f"{fraction * 100:.12g}%"
 
 
 def _value(found: Mapping[str, Any] | None) -> str:

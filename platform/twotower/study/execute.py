@@ -4,37 +4,40 @@ What is ready follows from the ledger alone, and each trial of a cell's search f
 so a study that was cut off ends as the unbroken one does.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from twotower.core.errors import RunError, StoppedError
 from twotower.core.lease import Lease
-from twotower.core.records import environment
+from twotower.core.records import command
 from twotower.core.storage import Store
 from twotower.data.pipeline import prepare
 from twotower.runtime.cluster import connect
 from twotower.runtime.pool import Ended, Pool
 from twotower.runtime.run_folder import location
 from twotower.runtime.stopping import stop_requests
+from twotower.study.asked import Asked, whole
 from twotower.study.book import Book
-from twotower.study.cells import Kind, RunSpec
+from twotower.study.cells import RunSpec
 from twotower.study.ledger import Ledger
 from twotower.study.load import Study
 from twotower.study.run import RunTask, execute
+from twotower.study.time_left import time_left
 
 _LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class StudyProgress:
-    """Where a study stands."""
+    """Where the runs that were asked for stand."""
 
     done: int
     total: int
     left_s: float | None
-    """Seconds to the end at the pace of runs like those that are left; None before the first."""
+    """Seconds to the end at the pace of runs like those that are left; None while none has ended.
+    """
 
     doing: str
     """What happens now."""
@@ -48,6 +51,7 @@ def run_study(
     ledger: Ledger,
     tell: Tell,
     *,
+    asked: Asked | None = None,
     most: int | None = None,
     verbose: bool = False,
 ) -> None:
@@ -57,31 +61,36 @@ def run_study(
         study: the plan.
         ledger: its finished runs; grows.
         tell: hears of every start and end.
+        asked: the runs that may be started; None = all.
         most: runs at once; None = as many as the cluster's CPUs hold.
         verbose: let Ray's own messages reach the console.
 
     Raises:
         InputError: a dataset can't be prepared, the cluster can't hold one run, or another process
-            runs this study.
+            runs this study or one with the same folder.
         RunError: runs failed; all others were made, the same command tries these again.
         StoppedError: asked to stop; the same command goes on.
     """
-    book = Book(study, ledger)
-    if not book.left:
+    asked = asked or whole(study)
+    if not Book(study, ledger, asked).left:
         return
-    first = study.cells[0].config
+    first, folder = study.cells[0].config, Store(study.plan.folder)
     work = Store(first.storage.runs).child(f"study-{study.plan.name}")
     work.require_writable("storage.runs")
     with (
         Lease(work),
+        # One lease where both are one folder; nothing is swept where other runs may lie below.
+        nullcontext()
+        if location(folder) == location(work)
+        else Lease(folder, what="the study's folder", sweep=False),
         stop_requests() as should_stop,
         connect(first.cluster, verbose=verbose),
         Pool(f"{study.source}: one run", cpus=study.plan.threads, most=most) as pool,
     ):
         ledger.take_over()
-        book = Book(study, ledger)  # another process may have gone on before the lease was ours
+        book = Book(study, ledger, asked)  # the ledger may have grown before the lease was ours
         crew = _Crew(study, ledger, book, pool, work, tell)
-        crew.prepare()
+        crew.prepare(asked)
         while crew.step():
             if should_stop():
                 done = book.total - book.left
@@ -103,13 +112,13 @@ class _Crew:
         self._running: dict[str, RunSpec] = {}
         self._failed: dict[str, tuple[RunSpec, Exception]] = {}
         self._prepared: dict[tuple[str, float], str] = {}
-        self._environment: Mapping[str, Any] = environment()
 
-    def prepare(self) -> None:
+    def prepare(self, asked: Asked) -> None:
         """Prepare the data of all runs, one dataset after the other."""
-        for (name, fraction), config in self._study.places().items():
-            self._say(f"preparing {name} at {fraction:g}")
-            self._prepared[name, fraction] = location(Store(prepare(config).path))
+        for place, config in self._study.places().items():
+            if place in asked.places:
+                self._say(f"preparing {place[0]} at {place[1]:g}")
+                self._prepared[place] = location(Store(prepare(config).path))
 
     def step(self) -> bool:
         """Start what fits and take what ended; false once nothing is left to do."""
@@ -164,6 +173,7 @@ class _Crew:
             if "protocol" in one:
                 one["protocol"] = note(one["protocol"])
         found["data"] = note(found["data"])
+        found["environment"] = note({**found["environment"], "command": command()})
         return {
             "id": spec.id,
             "kind": spec.kind,
@@ -174,28 +184,14 @@ class _Crew:
             "trial": spec.trial,
             "params": dict(spec.params),
             "config": note(spec.config.model_dump(mode="json")),
-            "environment": note(self._environment),
             **found,
         }
 
     def _say(self, doing: str) -> None:
-        left = self._book.left_by_place()
-        total = self._book.total
-        self._tell(StudyProgress(total - left.total(), total, self._time(left), doing))
-
-    def _time(self, left: Mapping[tuple[str, float, Kind], int]) -> float | None:
-        """At the mean time of runs of the same dataset, fraction and kind, else of any."""
-        seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-        for line in self._ledger.runs():
-            for like in ((line["dataset"], line["fraction"], line["kind"]), (line["kind"],), ()):
-                seconds[like].append(line["seconds"])
-        if not seconds:
-            return None
-        total = 0.0
-        for like, count in left.items():
-            known = next(k for k in (like, like[2:], ()) if k in seconds)
-            total += count * sum(seconds[known]) / len(seconds[known])
-        return total / self._pool.slots
+        left, total = list(self._book.left_by_cell()), self._book.total
+        seconds = time_left(left, self._ledger.runs(), self._pool.slots)
+        done = total - sum(one.count for one in left)
+        self._tell(StudyProgress(done, total, seconds, doing))
 
 
 def _named(spec: RunSpec) -> str:

@@ -113,7 +113,8 @@ def _base(plan: StudyPlan, name: str, dataset: Dataset, file: Path) -> Experimen
 def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
     method, dataset = plan.methods[key.method], plan.datasets[key.dataset]
     where = f"{file}: {_named(key)}"
-    at = plan.at.get(f"{key.fraction:g}", {})
+    share = f"{key.fraction:g}"
+    at = {**plan.at.get(share, {}), **dataset.at.get(share, {})}
     changes = {**method.set, **at, "data.fraction": key.fraction}
     config = _changed(base, changes, where)
     seeds = plan.seeds[: dataset.seeds or len(plan.seeds)]

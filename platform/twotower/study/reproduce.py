@@ -9,7 +9,6 @@ from typing import Any
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import InputError
 from twotower.core.loading import build_config
-from twotower.core.records import environment
 from twotower.core.storage import Store
 from twotower.runtime.prepare import prepare
 from twotower.study.ledger import FILE, Ledger, Line
@@ -52,13 +51,25 @@ def reproduce(ledger_file: str | Path, run_id: str) -> Reproduced:
     config = build_config(ledger.noted(line["config"]), f"{file}: run {line['id']}")
     found = _again(line, config)
     difference = next(_differences(ledger, line, found), None)
-    before, now = ledger.noted(line["environment"]), environment()
+    before, now = ledger.noted(line["environment"]), found["environment"]
     changed = tuple(
         f"{name}: {before.get(name)} there, {now.get(name)} here"
         for name in _HERE
         if before.get(name) != now.get(name)
     )
+    if difference:
+        difference += _commits(before.get("commit"), now.get("commit"))
     return Reproduced(line["id"], difference, changed)
+
+
+def _commits(made: str | None, here: str | None) -> str:
+    """What to add of the code to a difference; nothing where it is the same, or not known."""
+    if made is None or made == here:
+        return ""
+    this = f"this is {here or 'no checkout'}"
+    if made.endswith("+"):
+        return f"; the line was made at commit {made[:-1]} with uncommitted changes, {this}"
+    return f"; the line was made at commit {made}, {this}: check that commit out for the same bits"
 
 
 def _find(ledger: Ledger, run_id: str, file: Path) -> Line:

@@ -4,10 +4,12 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DivergedError
+from twotower.core.records import environment
 from twotower.core.storage import Store
 from twotower.data.prepared import Prepared
 from twotower.evaluation.evaluate import Evaluation
@@ -44,11 +46,13 @@ def execute(task: RunTask) -> dict[str, Any]:
     """Run it.
 
     Returns:
-        What the ledger keeps of it: `status` (done or diverged), `value`, `curve`, `test`...
+        What the ledger keeps of it: `status` (done or diverged), `value`, `curve`, `test`...;
+        `environment` is this process's.
 
     Raises:
         TwotowerError: data or training failed.
     """
+    here = _here()
     wall, cpu = time.monotonic(), time.process_time()
     config = ExperimentConfig.model_validate_json(task.config)
     prepared = Prepared.open(Store(task.prepared))
@@ -59,9 +63,16 @@ def execute(task: RunTask) -> dict[str, Any]:
     return {
         **found,
         "data": data_identity(prepared),
+        "environment": here,
         "core_seconds": round(time.process_time() - cpu, 2),
         "seconds": round(time.monotonic() - wall, 2),
     }
+
+
+@cache
+def _here() -> Mapping[str, Any]:
+    """Machine and code of this process: taken once, when it has just read the code that it runs."""
+    return environment()
 
 
 def _run(task: RunTask, config: ExperimentConfig, prepared: Prepared) -> dict[str, Any]:

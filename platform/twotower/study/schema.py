@@ -1,16 +1,19 @@
 """The YAML of a study: which methods, on which data, how tuned, how often.
 
-name: paper
-seeds: [101, 102, 103, 104, 105]
-trials: 8
-set: {train.num_epochs: 12}
-space: {train.learning_rate: {low: 0.003, high: 0.1, scale: log}}
-datasets:
-debian: {config: ../debian.yaml, fractions: [1.0, 0.1]}
+A small one:
 
-Methods:
-baseline: {}
-cfm: {set: {ssl.weight: 0.3}, space: {ssl.weight: {low: 0.03, high: 3.0, scale: log}}}
+    name: small
+    title: Does CFM help?
+    seeds: [101, 102, 103, 104, 105]
+    set: {train.num_epochs: 12}
+    space: {train.learning_rate: {low: 0.003, high: 0.1, scale: log}}
+    datasets:
+      debian: {config: ../debian.yaml, fractions: [1.0, 0.1]}
+    trials: 8
+    methods:
+      baseline: {}
+      cfm: {set: {ssl.weight: 0.3}, space: {ssl.weight: {low: 0.03, high: 3.0, scale: log}}}
+    folder: runs/small
 """
 
 from typing import Annotated, Any, Literal
@@ -35,6 +38,9 @@ class Dataset(Section):
 
     set: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Changes of the config, by dotted path; after the study's own."""
+
+    at: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    """Changes of the config at one of the fractions; after the study's own `at`."""
 
     seeds: Count | None = None
     """How many of the study's seeds are run here; null = all."""
@@ -141,6 +147,16 @@ class Claim(Section):
             raise ValueError(
                 "margin: a claim of not being worse is about one gain; leave the other"
             )
+        if self.grows_from in self.fractions:
+            raise ValueError(
+                f"grows_from: {self.grows_from:g} is among the claim's own fractions, and no gain "
+                "is larger than itself; take it out of one of them"
+            )
+        if self.more_than == self.metric:
+            raise ValueError(
+                f"more_than: {self.metric!r} is the claim's own metric, and no gain is larger than "
+                "itself; name another"
+            )
         if 0 in (self.paper, *self.paper_fractions.values()):
             raise ValueError("paper: 0 claims no direction; leave it out")
         if unknown := {*self.paper_fractions} - {f"{f:g}" for f in self.fractions}:
@@ -171,8 +187,8 @@ class StudyPlan(Section):
     """Changes of every config, by dotted path."""
 
     at: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
-    """Changes of every config at one fraction, after all others: a tenth of the pairs makes a tenth
-    of the steps an epoch, so `{"0.1": {train.num_epochs: 100}}`."""
+    """Changes of every config at one fraction, after all others but a dataset's own `at`: a tenth
+    of the pairs makes a tenth of the steps an epoch, so `{"0.1": {train.num_epochs: 100}}`."""
 
     space: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Searched for every method."""
@@ -253,12 +269,11 @@ class StudyPlan(Section):
         """Refuse a claim that no run of the study is about."""
         if claim.method == claim.against:
             raise ValueError(f"{key}: {claim.method!r} is held against itself; name another")
-        wanted = {*claim.fractions} - {claim.grows_from}
         found = [
             name
             for name in claim.datasets or self.datasets
             if {claim.method, claim.against} <= {*self.methods_on(name)}
-            and not wanted.isdisjoint(self.datasets[name].fractions)
+            and not {*claim.fractions}.isdisjoint(self.datasets[name].fractions)
             and claim.grows_from in (None, *self.datasets[name].fractions)
         ]
         if missing := [name for name in claim.datasets or () if name not in found]:
@@ -295,6 +310,8 @@ class StudyPlan(Section):
                 f"datasets.{name}.methods: lack the baseline {self.baseline!r}, which all others "
                 "are compared with; add it"
             )
+        own = [f"{fraction:g}" for fraction in dataset.fractions]
+        self._known(f"datasets.{name}.at", dataset.at, own, "dataset")
         self._check_seeds(f"datasets.{name}", dataset.seeds)
         if dataset.settings_from is not None:
             self._check_borrowed(f"datasets.{name}", name, dataset.settings_from, self.datasets)
@@ -309,7 +326,7 @@ class StudyPlan(Section):
             raise ValueError(f"{key}.settings_from: {lender!r} must be one that is tuned itself")
 
     @staticmethod
-    def _known(key: str, names: Any, known: Any) -> None:
+    def _known(key: str, names: Any, known: Any, where: str = "study") -> None:
         for name in names:
             if name not in known:
-                raise ValueError(f"{key}: no {name!r} in the study; it has {', '.join(known)}")
+                raise ValueError(f"{key}: no {name!r} in the {where}; it has {', '.join(known)}")

@@ -1,11 +1,16 @@
 """Which kind each table has, and what is refused."""
 
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+import yaml
 
 from tiny_catalogue import tiny_experiment
+from twotower.core import embedding_config
 from twotower.core.errors import ConfigError
+from twotower.core.loading import load_config, with_overrides
 from twotower.core.records import identity, run_name
 
 TABLES = {"item.id": 5000, "item.tags": 4096, "item.brand": 4095, "query.id": 9000}
@@ -49,6 +54,15 @@ def test_errors_name_the_key_and_the_mend(embeddings: dict[str, Any], told: str)
     with pytest.raises(ConfigError) as caught:
         tiny_experiment(model__embeddings=embeddings)
     assert told in str(caught.value)
+
+
+def test_the_example_of_the_module_fits_the_debian_config() -> None:
+    told = (embedding_config.__doc__ or "").partition("YAML:\n")[2]
+    tables = yaml.safe_load(dedent(told))["model"]["embeddings"]
+    debian = load_config(Path(__file__).parents[3] / "configs" / "debian.yaml").config
+    config = with_overrides(debian, {"model.embeddings": tables})
+    kinds = {name: kind.kind for name, kind in config.model.embeddings.item.items()}
+    assert kinds == {"package": "mgqe", "summary_words": "low_rank"}
 
 
 def test_a_newer_key_at_its_default_is_no_part_of_a_run() -> None:

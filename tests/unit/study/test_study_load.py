@@ -1,13 +1,18 @@
 """A study's file: what it becomes, and what of it is refused before anything runs."""
 
+import shutil
+from copy import deepcopy
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
 from small_study import TRIALS_ONLY, small_study
 from twotower.core.errors import ConfigError
-from twotower.study.load import load_study
+from twotower.study import schema
+from twotower.study.cells import Key, seed_runs
+from twotower.study.load import Study, load_study
 
 CLAIM = [{"claim": "CFM is better", "method": "cfm", "against": "baseline"}]
 METHODS: dict[str, Any] = {"baseline": {}, "cfm": {"set": {"ssl.weight": 0.3}}}
@@ -42,6 +47,25 @@ def test_cells_are_methods_on_every_dataset_and_fraction(tmp_path: Path) -> None
 def test_a_fraction_may_have_epochs_of_its_own(tmp_path: Path) -> None:
     study = load_study(small_study(tmp_path, at={"0.5": {"train.num_epochs": 9}}))
     assert [cell.config.train.num_epochs for cell in study.rows()] == [2, 2, 9, 9]
+
+
+def test_a_dataset_may_have_epochs_of_its_own_at_a_fraction(tmp_path: Path) -> None:
+    both = {"0.5": {"train.num_epochs": 9, "train.patience": 3}}
+
+    def study(**other: Any) -> Study:
+        datasets = {"small": SMALL, "other": deepcopy(SMALL) | other}
+        return load_study(small_study(tmp_path, at=both, datasets=datasets))
+
+    before, after = study(), study(at={"0.5": {"train.num_epochs": 4}})
+    changed = set[Key]()
+    for was, cell in zip(before.cells, after.cells, strict=True):
+        train = cell.config.train
+        if [run.id for run in seed_runs(cell, {})] == [run.id for run in seed_runs(was, {})]:
+            assert (train.num_epochs, train.patience) in ((2, 0), (9, 3))
+        else:
+            assert (train.num_epochs, train.patience) == (4, 3)
+            changed.add(cell.key)
+    assert changed == {("other", 0.5, "baseline"), ("other", 0.5, "cfm")}
 
 
 def test_points_of_a_figure_take_the_winner_and_change_one_value(tmp_path: Path) -> None:
@@ -85,6 +109,11 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
         ({"seedz": [1]}, "did you mean 'seeds'"),
         ({"seeds": [5, 5]}, "seeds: must be distinct"),
         ({"at": {"0.7": {}}}, "at: no '0.7' in the study; it has 1, 0.5"),
+        (
+            {"datasets": {"small": {**SMALL, "at": {"0.2": {}}}}},
+            "datasets.small.at: no '0.2' in the dataset; it has 1, 0.5",
+        ),
+        ({"datasets": {"small": {**SMALL, "at": {"0.5": {"a.b": 1}}}}}, "baseline on small at 0.5"),
         ({"primary": ["recal@10"]}, "did you mean 'recall@10'"),
         (
             {"methods": {**METHODS, "x": {"set": {"eval.k": [10, 20]}}}},
@@ -123,6 +152,15 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
             {"claims": [{**CLAIM[0], "fractions": [0.2]}]},
             "claims.0: no dataset runs both 'cfm' and",
         ),
+        (
+            {"claims": [{**CLAIM[0], "fractions": [1.0, 0.5], "grows_from": 1.0}]},
+            "grows_from: 1 is among the claim's own fractions",
+        ),
+        ({"claims": [{**CLAIM[0], "grows_from": 1.0}]}, "grows_from: 1 is among"),
+        (
+            {"claims": [{**CLAIM[0], "metric": "recall@10", "more_than": "recall@10"}]},
+            "more_than: 'recall@10' is the claim's own metric",
+        ),
         ({"claims": [{**CLAIM[0], "grows_from": 0.7}]}, "'baseline' at 0.7 and 1; add the runs"),
         ({"claims": [{**CLAIM[0], "against": "cfm"}]}, "'cfm' is held against itself"),
         (
@@ -140,6 +178,22 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load_study(small_study(tmp_path, **changes))
+
+
+def test_the_example_of_the_schema_is_a_study(tmp_path: Path) -> None:
+    shutil.copy("configs/debian.yaml", tmp_path)
+    file = tmp_path / "studies" / "small.yaml"
+    file.parent.mkdir()
+    file.write_text(dedent((schema.__doc__ or "").partition("one:\n")[2]))
+    study = load_study(file)
+    assert study.plan.name == file.stem
+    assert [(cell.key.fraction, cell.key.method) for cell in study.rows()] == [
+        (1.0, "baseline"),
+        (1.0, "cfm"),
+        (0.1, "baseline"),
+        (0.1, "cfm"),
+    ]
+    assert study.rows()[1].config.ssl.weight == 0.3
 
 
 @pytest.mark.parametrize("file", sorted(Path("configs/studies").glob("*.yaml")), ids=str)
