@@ -13,6 +13,7 @@ from twotower.report.plots import Row
 from twotower.report.svg import Frame, Scale
 
 Value = float | str | bool
+AxisKind = Literal["linear", "log", "named"]
 
 HEIGHT = 270.0
 _DODGE = 6.0
@@ -53,7 +54,7 @@ class _Axis:
         return self.scale(float(value) if self.names is None else float(self.names.index(value)))
 
 
-def axis_kind(values: Sequence[Value]) -> Literal["linear", "log", "named"]:
+def axis_kind(values: Sequence[Value]) -> AxisKind:
     """How values are laid out.
 
     Logarithmic where they span more than a decade; side by side (`named`) where some are no
@@ -68,7 +69,13 @@ def axis_kind(values: Sequence[Value]) -> Literal["linear", "log", "named"]:
     return "log" if len(positive) == len(numbers) else "named"
 
 
-def curves(series: Sequence[Curve], x_title: str, y_title: str, level: Row | None = None) -> Markup:
+def curves(
+    series: Sequence[Curve],
+    x_title: str,
+    y_title: str,
+    level: Row | None = None,
+    x_kind: AxisKind | None = None,
+) -> Markup:
     """Curves of points with whiskers, their names at their right ends.
 
     Args:
@@ -76,6 +83,7 @@ def curves(series: Sequence[Curve], x_title: str, y_title: str, level: Row | Non
         x_title: Name of what is swept.
         y_title: Name of the metric.
         level: Drawn over the whole width, dashed, with its interval as a band.
+        x_kind: How values are laid out; None = as `axis_kind` says. `log` needs positive numbers.
     """
     points = [p for curve in series for p in curve.points]
     ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
@@ -85,7 +93,8 @@ def curves(series: Sequence[Curve], x_title: str, y_title: str, level: Row | Non
     named = [*(c.label for c in series), *([level.label] if level is not None else [])]
     left = svg.margin_for([label for _, label in svg.labelled(y.ticks(), y.kind)])
     right = plots.WIDTH - svg.margin_for(named, least=16)
-    x = _axis([p.x for p in points], (left, right))
+    values = [p.x for p in points]
+    x = _axis(values, (left, right), x_kind or axis_kind(values))
     parts = [Frame(x.scale, y, x_title, y_title).draw(x.ticks)]
     heights: list[tuple[str, int, float]] = []
     if level is not None:
@@ -104,8 +113,7 @@ def curves(series: Sequence[Curve], x_title: str, y_title: str, level: Row | Non
     return svg.picture(plots.WIDTH, HEIGHT, parts, title)
 
 
-def _axis(values: Sequence[Value], span: tuple[float, float]) -> _Axis:
-    kind = axis_kind(values)
+def _axis(values: Sequence[Value], span: tuple[float, float], kind: AxisKind) -> _Axis:
     unique = list(dict.fromkeys(values))
     if kind == "named":
         if all(isinstance(v, int | float) for v in unique):

@@ -163,12 +163,12 @@ class Scale:
 
     def _log_ticks(self, wanted: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        for marks in ((1,), (1, 3), (1, 2, 5)):
+        for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
             ticks = [m * 10.0**e for e in range(first, last + 1) for m in marks]
             inside = [t for t in ticks if self.low <= t <= self.high]
             if len(inside) >= 3:
-                break
-        return inside[:: math.ceil(len(inside) / (wanted + 2)) or 1]
+                return inside[:: math.ceil(len(inside) / (wanted + 2))]
+        return self._linear_ticks(wanted)  # a range so narrow that a log scale is nearly linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
+import math
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
@@ -37,6 +39,24 @@ def test_points_stand_in_order_of_their_values_at_equal_ratios() -> None:
     assert [x for x, _ in places] == sorted(x for x, _ in places)
     assert places[1][0] - places[0][0] == pytest.approx(places[2][0] - places[1][0], abs=0.02)
     assert [y for _, y in places] == sorted((y for _, y in places), reverse=True)
+
+
+@pytest.mark.parametrize("sizes", [[0.7, 1.83, 4.78], [1.1, 1.4, 2.2], [0.09, 0.9, 90.0]])
+def test_a_logarithmic_axis_can_be_asked_for(sizes: list[float]) -> None:
+    """Equal ratios are equally far apart, and there are at least three labels with room."""
+    points = [Point(size, 0.1 * n) for n, size in enumerate(sizes)]
+    points += [Point(1.02 * sizes[1], 0.15)]  # so near that not every value has a label
+    picture = curves([Curve("a", 1, points)], "MB", "Recall@50", x_kind="log")
+    ends = [x for x, _ in circles(picture)]
+    apart = [math.log(b / a) for a, b in pairwise(sizes)]
+    first, near, last = ends[0], ends[1], ends[-1]
+    assert (near - first) / (last - near) == pytest.approx(apart[0] / apart[1], rel=0.01)
+    drawn = ET.fromstring(picture)
+    below = [e for e in drawn.iter("text") if e.get("text-anchor") == "middle"]
+    places = [float(e.get("x", 0)) for e in below]
+    assert len(places) >= 3
+    assert all(b - a >= 24 for a, b in pairwise(places))
+    assert len({e.text for e in below}) == len(below)
 
 
 def test_the_level_is_as_high_as_a_point_of_its_value_and_its_band_holds_its_interval() -> None:

@@ -39,6 +39,14 @@ def test_log_scale_keeps_order_and_its_ticks_are_inside(values: list[float]) -> 
     assert all(0 <= scale(tick) <= 100 for tick in scale.ticks())
 
 
+@given(st.floats(1e-6, 1e6), st.floats(1.05, 1e4))
+def test_a_log_scale_of_any_width_has_ticks(low: float, ratio: float) -> None:
+    scale = Scale.fit([low, low * ratio], (0.0, 100.0), "log")
+    ticks = scale.ticks()
+    assert ticks == sorted(set(ticks))
+    assert 2 <= len(ticks) <= 12
+
+
 @pytest.mark.parametrize("kind", ["linear", "log"])
 def test_scale_without_any_value_still_draws(kind: str) -> None:
     scale = Scale.fit([math.nan, -math.inf], (0.0, 100.0), kind)  # pyright: ignore[reportArgumentType]
