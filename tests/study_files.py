@@ -45,6 +45,27 @@ POWER = {
     "seeds_needed": 7,
 }
 SEEDS = [101, 102, 103, 104, 105]
+UNDERTRAINED = {("debian", 0.1, "cfm"): 2}
+FIRST_LOOK = {("wikispeedia", 0.1, "baseline"): 5, ("debian", 0.1, "cfm"): 1}
+"""Runs with each mark, of a row."""
+
+PAPER = {
+    ("so", "baseline", "recall@10"): (0.022, 0.072),
+    ("cfm", "baseline", "recall@10"): (0.061, 0.207),
+    ("cfm", "baseline", "recall@50"): (0.041, 0.183),
+    ("cfm", "so", "recall@50"): (0.027, 0.118),
+    ("cfm", "baseline", "unseen_recall@50"): (0.079, None),
+}
+"""Relative gains of the paper on all train pairs and on a tenth."""
+
+ENVIRONMENT = {
+    "versions": {"python": "3.11.9", "torch": "2.13.0", "ray": "2.60.0"},
+    "cpu": "Intel Xeon 2.1 GHz",
+    "cpus": 2,
+    "memory_gib": 7.8,
+    "system": "Linux 6.8",
+    "command": "twotower study configs/studies/paper.yaml",
+}
 
 
 def study_tables(seed: int = 5) -> dict[str, Any]:
@@ -61,15 +82,13 @@ def study_tables(seed: int = 5) -> dict[str, Any]:
         "study": "paper",
         "title": "The paper's tables on open data",
         "date": "2026-11-22",
-        "environment": {
-            "commit": "9f31c07be2d44a10",
-            "versions": {"python": "3.11.9", "torch": "2.13.0", "ray": "2.60.0"},
-            "cpu": "Intel Xeon 2.1 GHz",
-            "cpus": 2,
-            "memory_gib": 7.8,
-            "system": "Linux 6.8",
-            "command": "twotower study configs/studies/paper.yaml",
-        },
+        "environment": {**ENVIRONMENT, "commit": "9f31c07be2d44a10"},
+        "environments": [
+            {**ENVIRONMENT, "id": "e1", "commit": "9f31c07be2d44a10"},
+            {**ENVIRONMENT, "id": "e2", "commit": "41d0a9d2be2d44a1"},
+            {**ENVIRONMENT, "id": "e3", "commit": "9f31c07be2d44a10", "cpu": "AMD EPYC"},
+        ],
+        "not_compared": [],
         "command": "twotower study configs/studies/paper.yaml",
         "complete": False,
         "runs_done": len(runs),
@@ -98,6 +117,20 @@ def study_tables(seed: int = 5) -> dict[str, Any]:
         "contrasts": contrasts(rng, rows),
         "sweeps": sweeps(rng, rows),
         "power": [dict(POWER)],
+        "paper": [
+            {
+                "method": method,
+                "against": against,
+                "metric": metric,
+                "fraction": fraction,
+                "datasets": None,
+                "gain": gain,
+                "claim": "as the paper says",
+            }
+            for (method, against, metric), gains in PAPER.items()
+            for fraction, gain in zip(FRACTIONS, gains, strict=True)
+            if gain is not None
+        ],
         "runs": runs,
     }
 
@@ -109,12 +142,13 @@ def facts(dataset: str, fraction: float) -> dict[str, Any]:
     return {
         "name": dataset,
         "fraction": fraction,
+        "task": "item to item",
         "facts": {
             "items": items,
             "queries": queries,
             "train_pairs": round(queries * 6.3 * fraction),
             "test_pairs": round(queries * 1.1),
-            "unseen_share": 0.034 / fraction,
+            "share_of_test_pairs_of_unseen_items": 0.034 / fraction,
             "split": "by time" if dataset == "movietweetings" else "random",
         },
         "features": [
@@ -140,7 +174,8 @@ def row(rng: np.random.Generator, dataset: str, fraction: float, method: str) ->
         "seeds": [] if is_reference else SEEDS[:3] if method == "no_masking" else SEEDS,
         "metrics": {key: cell(rng, dataset, fraction, method, key) for key in keys()},
         "sizes": None if is_reference else sizes(dataset, method),
-        "undertrained": 2 if (dataset, fraction, method) == ("debian", 0.1, "cfm") else 0,
+        "undertrained": UNDERTRAINED.get((dataset, fraction, method), 0),
+        "first_look": FIRST_LOOK.get((dataset, fraction, method), 0),
         "missing": 1 if (dataset, method) == ("movietweetings", "rfm") else 0,
         "core_seconds": None if is_reference else float(rng.uniform(200, 500)),
         "trial_core_seconds": None if is_reference or borrowed else float(rng.uniform(400, 900)),
@@ -210,6 +245,8 @@ def contrast(
         "second": value,
         "mean": mean,
         "relative": mean / base,
+        "relative_low": (mean - 2.1 * error) / base,
+        "relative_high": (mean + 2.3 * error) / base,
         "low": mean - 2.2 * error,
         "high": mean + 2.2 * error,
         "p": p,
@@ -221,6 +258,16 @@ def contrast(
         "queries": DATASETS[first["dataset"]][2] // 4,
         "primary": is_primary,
         "significant": (p if p_holm is None else p_holm) < 0.05,
+        **marks(first, second),
+    }
+
+
+def marks(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Marks of a difference or a claim."""
+    runs = min(len(first["seeds"]), len(second["seeds"]))
+    return {
+        mark: {"method": second[mark], "against": first[mark], "runs": runs}
+        for mark in ("undertrained", "first_look")
     }
 
 
@@ -240,7 +287,13 @@ def sweeps(rng: np.random.Generator, rows: list[dict[str, Any]]) -> list[dict[st
             "method": method,
             "path": path,
             "points": [
-                {"value": v, "seeds": 3, "metrics": swept(rng, found[dataset, method], i)}
+                {
+                    "value": v,
+                    "seeds": 3,
+                    "metrics": swept(rng, found[dataset, method], i),
+                    "undertrained": 0,
+                    "first_look": 2 if v == 10.0 else 0,
+                }
                 for i, v in enumerate(values)
             ],
             "baseline": found[dataset, "baseline"]["metrics"],
@@ -291,7 +344,10 @@ def run(
         "best_step": None if kind == "reference" else int(rng.integers(300, 900)),
         "steps": None if kind == "reference" else 900,
         "undertrained": number == 101 and row["undertrained"] > 0,
+        "first_look": kind == "seed" and row["first_look"] > 1,
         "core_seconds": float(rng.uniform(20, 110)),
+        "seconds": float(rng.uniform(110, 120)),
+        "environment": "e3" if kind == "reference" else "e2" if kind == "trial" else "e1",
         "commit": "9f31c07be2d44a10",
     }
 
@@ -309,8 +365,12 @@ def study_claims(tables: dict[str, Any]) -> list[dict[str, Any]]:
         for found in tables["contrasts"]
         if (found["method"], found["against"], found["metric"]) == (method, against, metric)
     ]
-    nothing = dict.fromkeys(("paper", "ours", "low", "high", "p_holm", "seeds_needed"))
+    nothing = dict.fromkeys(("paper", "ours", "low", "high", "p_holm", "seeds_needed", "margin"))
     where = {
+        "method": "cfm",
+        "against": None,
+        "task": None,
+        "seeds": None,
         "dataset": None,
         "fraction": None,
         "metric": None,
@@ -322,14 +382,18 @@ def study_claims(tables: dict[str, Any]) -> list[dict[str, Any]]:
 
 def claim(text: str, found: dict[str, Any], paper: float | None) -> dict[str, Any]:
     """One claim, decided by its contrast."""
-    base = found["first"]
-    low, high = found["low"] / base, found["high"] / base
+    low, high = found["relative_low"], found["relative_high"]
     is_narrow = (high - low) / 2 < (paper or 0.05) / 2
     verdict = "not_shown" if is_narrow else "underpowered"
     if found["significant"]:
         verdict = "holds" if found["mean"] > 0 else "contradicted"
     return {
         "claim": text,
+        "method": found["method"],
+        "against": found["against"],
+        "task": "item to item",
+        "margin": None,
+        "seeds": found["seeds"],
         "dataset": found["dataset"],
         "fraction": found["fraction"],
         "metric": found["metric"],
@@ -339,6 +403,7 @@ def claim(text: str, found: dict[str, Any], paper: float | None) -> dict[str, An
         "high": high,
         "p_holm": found["p_holm"],
         "verdict": verdict,
-        "seeds_needed": 14 if verdict == "underpowered" else None,
+        "seeds_needed": 14 if verdict == "underpowered" and paper else None,
         "note": "features say little here" if verdict == "contradicted" else "",
+        **{mark: found[mark] for mark in ("undertrained", "first_look")},
     }

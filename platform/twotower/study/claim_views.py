@@ -7,11 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from twotower.report import svg
+from twotower.report import clipped, svg
 from twotower.report.folder import as_number
 from twotower.report.formats import gain, integer, metric_label, p_value
 from twotower.report.svg import Scale
-from twotower.study.document import setting_of, text_of
+from twotower.study import marks
+from twotower.study.document import Document, setting_of, text_of
+from twotower.study.overview import MOST
 from twotower.study.views import DASH
 
 WIDTH, HEIGHT = 130.0, 24.0
@@ -24,13 +26,18 @@ SHOWN = {
 }
 """Sign and word of each verdict."""
 
+_DECIDED = ("holds", "contradicted")
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimLine:
     """A claim in one setting."""
 
     place: str
-    """Where, and in which metric if the claim's lines differ in it."""
+    """Where; with metric and methods if the claim's lines differ in them."""
+
+    marks: list[str]
+    """What is to be known of the runs behind it: ``undertrained: CFM 4 of 5``."""
 
     paper: str
     ours: str
@@ -43,6 +50,11 @@ class ClaimLine:
     sign: str
     word: str
     seeds: str
+    """Of an underpowered one: seeds that would be enough."""
+
+    why_none: str
+    """Why there is no such number."""
+
     note: str
 
 
@@ -51,8 +63,8 @@ class Claim:
     """A claim with every setting it was looked at in."""
 
     text: str
-    metric: str
-    """Of all its lines; empty where they differ."""
+    about: str
+    """Metric and methods of all its lines; empty where they differ."""
 
     counts: list[tuple[str, str, int]]
     """(class, word, how often) of the verdicts there are."""
@@ -60,25 +72,48 @@ class Claim:
     lines: list[ClaimLine]
 
 
-def claim_groups(claims: Sequence[Mapping[str, Any]]) -> list[Claim]:
+def claim_groups(document: Document, claims: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """Claims in their order, those of one text together."""
     texts = dict.fromkeys(text_of(claim, "claim") for claim in claims)
-    groups: list[Claim] = []
-    for text in texts:
-        own = [claim for claim in claims if text_of(claim, "claim") == text]
-        keys = ("paper", "ours", "low", "high")
-        ends = [v for c in own for key in keys if (v := as_number(c.get(key))) is not None]
-        scale = Scale.fit([*ends, 0.0], (6.0, WIDTH - 6))
-        counts = Counter(_verdict(claim) for claim in own)
-        words = {verdict: word for verdict, (_, word) in SHOWN.items()}
-        words["holds"] = "holds" if counts["holds"] == 1 else "hold"
-        told = [(verdict, word, counts[verdict]) for verdict, word in words.items()]
-        told = [(verdict, word, number) for verdict, word, number in told if number]
-        metrics = list(dict.fromkeys(_metric(claim) for claim in own))
-        shared = metrics[0] if len(metrics) == 1 else ""
-        lines = [_line(claim, scale, with_metric=not shared) for claim in own]
-        groups.append(Claim(text, shared, told, lines))
-    return groups
+    return [
+        _group(document, text, [claim for claim in claims if text_of(claim, "claim") == text])
+        for text in texts
+    ]
+
+
+def _group(document: Document, text: str, own: Sequence[Mapping[str, Any]]) -> Claim:
+    counts = Counter(_verdict(claim) for claim in own)
+    words = {verdict: word for verdict, (_, word) in SHOWN.items()}
+    words["holds"] = "holds" if counts["holds"] == 1 else "hold"
+    told = [(verdict, word, counts[verdict]) for verdict, word in words.items()]
+    parts = [(_metric(claim), _pair(document, claim)) for claim in own]
+    # what all lines share stands above them, the rest in each
+    is_shared = [len({part[n] for part in parts}) == 1 for n in (0, 1)]
+    above = [part for part, shared in zip(parts[0], is_shared, strict=True) if shared and part]
+    scale = _scale(own)
+    lines = [
+        _line(
+            document,
+            claim,
+            scale,
+            [x for x, shared in zip(part, is_shared, strict=True) if x and not shared],
+        )
+        for claim, part in zip(own, parts, strict=True)
+    ]
+    return Claim(text, ", ".join(above), [found for found in told if found[2]], lines)
+
+
+def _scale(own: Sequence[Mapping[str, Any]]) -> Scale:
+    """One axis for a claim, as far as the paper's figures and what is decided go."""
+
+    def numbers(claims: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[float]:
+        return [v for c in claims for key in keys if (v := as_number(c.get(key))) is not None]
+
+    ours = ("ours", "low", "high")
+    decided = [claim for claim in own if _verdict(claim) in _DECIDED]
+    sure = [*numbers(own, ["paper"]), *numbers(decided, ours)]
+    ends = clipped.reach([*numbers(own, ours), *sure, 0.0], sure, MOST)
+    return Scale.fit(ends, (6.0, WIDTH - 6))
 
 
 def _verdict(claim: Mapping[str, Any]) -> str:
@@ -90,21 +125,29 @@ def _metric(claim: Mapping[str, Any]) -> str:
     return metric_label(text_of(claim, "metric"))
 
 
-def _line(claim: Mapping[str, Any], scale: Scale, with_metric: bool) -> ClaimLine:
+def _titles(document: Document, claim: Mapping[str, Any]) -> tuple[str, str]:
+    mine, theirs = (text_of(claim, key) for key in ("method", "against"))
+    return document.title(mine), document.title(theirs)
+
+
+def _pair(document: Document, claim: Mapping[str, Any]) -> str:
+    return " against ".join(_titles(document, claim)) if text_of(claim, "against") else ""
+
+
+def _line(
+    document: Document, claim: Mapping[str, Any], scale: Scale, told: Sequence[str]
+) -> ClaimLine:
     paper, ours, low, high, p, seeds = (
         as_number(claim.get(key))
         for key in ("paper", "ours", "low", "high", "p_holm", "seeds_needed")
     )
     verdict = _verdict(claim)
     sign, word = SHOWN.get(verdict, ("…", "open"))
-    wanted = integer(seeds) if seeds is not None else ""
-    aimed = paper is not None or as_number(claim.get("margin")) is not None
-    several = (as_number(claim.get("seeds")) or 0) > 1
-    if verdict == "underpowered" and seeds is None and aimed and several and ours is not None:
-        wanted = "more queries"  # with any number of seeds the queries alone are too few
     place = setting_of(claim).label if claim.get("dataset") else "all data"
+    found = marks.shown_of_pair(claim, _titles(document, claim))
     return ClaimLine(
-        place=", ".join(x for x in (place, _metric(claim) if with_metric else "") if x),
+        place=", ".join([place, *told]),
+        marks=marks.words(found),
         paper=gain(paper) if paper is not None else DASH,
         ours=gain(ours) if ours is not None else DASH,
         interval=f"{gain(low)} to {gain(high)}" if low is not None and high is not None else "",
@@ -113,9 +156,22 @@ def _line(claim: Mapping[str, Any], scale: Scale, with_metric: bool) -> ClaimLin
         verdict=verdict,
         sign=sign,
         word=word,
-        seeds=wanted,
+        seeds=integer(seeds) if seeds is not None else "",
+        why_none=_why_none(claim) if verdict == "underpowered" and seeds is None else "",
         note=text_of(claim, "note"),
     )
+
+
+def _why_none(claim: Mapping[str, Any]) -> str:
+    """Why no number of seeds is known that would make an underpowered claim's interval narrow."""
+    found = {key: as_number(claim.get(key)) for key in ("paper", "margin", "ours", "low", "seeds")}
+    if found["seeds"] == 1:
+        return "one seed: its spread is not known"
+    if found["ours"] is None or found["low"] is None:
+        return "no gain to power for"
+    if found["paper"] is None and found["margin"] is None:
+        return "no paper figure to power for"
+    return "more queries, not seeds"
 
 
 def _range(
@@ -130,10 +186,9 @@ def _range(
     if paper is not None:
         parts.append(svg.line(scale(paper), 4, scale(paper), HEIGHT - 4, class_="paper"))
     low, high = ends
-    if low is not None and high is not None:
-        parts.append(svg.line(scale(low), middle, scale(high), middle, class_="whisker"))
     if ours is not None:
-        parts.append(svg.dot(scale(ours), middle, gain(ours), 4))
+        whole = (low, high) if low is not None and high is not None else None
+        parts += clipped.interval(ours, whole, scale, middle, (gain(ours), "dot"))
     told = f"paper {gain(paper)}, " if paper is not None else ""
     told += f"here {gain(ours)}" if ours is not None else "not measured here"
     return svg.picture(WIDTH, HEIGHT, parts, told, "range")

@@ -24,45 +24,73 @@ class _Held(NamedTuple):
     """Of the primary family, where the claim is one of its contrasts."""
 
 
+_Planned = tuple[_Held | None, Claim, tuple[str, float]]
+
+
 def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
     """Every claim wherever it was measured."""
-    held = [one for claim in study.plan.claims for one in _everywhere(study, claim, contrasts)]
-    adjusted = _corrected(held, whole=study.plan.claims_corrected == "study")
-    return [_row(study, contrasts, one, adjusted.get(place)) for place, one in enumerate(held)]
+    planned = [
+        (_measured(study, contrasts, claim, place), claim, place)
+        for claim in study.plan.claims
+        for place in _places(study, claim)
+    ]
+    adjusted = _corrected(study, planned)
+    return [
+        _row(study, contrasts, one, adjusted.get(number))
+        for number, (one, _, _) in enumerate(planned)
+        if one is not None
+    ]
 
 
-def _corrected(held: Sequence[_Held], *, whole: bool) -> dict[int, float]:
-    """The p-value of each claim, by its place, after Holm's correction.
+def _corrected(study: Study, planned: Sequence[_Planned]) -> dict[int, float]:
+    """The p-value of each measured claim, by its place, after Holm's correction.
 
     Of one dataset and fraction: a claim that is a contrast of the primary family has that family's;
-    the others are a family of their own. Or all of the study's claims are one family.
+    the others are a family of their own. Or all of the study's claims are one family. A claim that
+    is not measured yet, or by one seed alone, counts as no finding: p-values don't grow later.
     """
-    known = {} if whole else dict(enumerate(one.p_holm for one in held))
-    found = {place: p for place, p in known.items() if p is not None}
+    plan, found = study.plan, dict[int, float]()
+    whole = plan.claims_corrected == "study"
     families: dict[tuple[str, float] | None, dict[int, float]] = {}
-    for place, one in enumerate(held):
-        if place not in found and one.effect.p is not None and one.claim.margin is None:
-            families.setdefault(None if whole else one.place, {})[place] = one.effect.p
-    return found | {key: p for family in families.values() for key, p in holm(family).items()}
+    for number, (one, claim, place) in enumerate(planned):
+        is_primary = claim.against == plan.baseline and claim.metric in plan.primary
+        if is_primary and not claim.compares_gains and not whole:
+            if one is not None and one.p_holm is not None:
+                found[number] = one.p_holm
+        elif claim.margin is None:
+            p = None if one is None or one.effect.seeds < 2 else one.effect.p
+            families.setdefault(None if whole else place, {})[number] = 1.0 if p is None else p
+    found |= {number: p for family in families.values() for number, p in holm(family).items()}
+    return {n: p for n, p in found.items() if planned[n][0] is not None}
 
 
-def _everywhere(study: Study, claim: Claim, contrasts: Contrasts) -> Iterator[_Held]:
-    for dataset in claim.datasets or tuple(study.plan.datasets):
-        for fraction in claim.fractions:
-            name = Name((dataset, fraction), claim.method, claim.against, claim.metric)
-            contrast = contrasts.found.get(name)
-            if contrast is None:
-                continue
-            if not claim.compares_gains:
-                found = contrast.relative() if contrast.first else contrast.effect
-                yield _Held(claim, name.place, found, bool(contrast.first), contrast.p_holm)
-                continue
-            other = name._replace(metric=claim.more_than or claim.metric)
-            if claim.grows_from is not None:
-                other = other._replace(place=(dataset, claim.grows_from))
-            apart = contrasts.less(name, other, study.plan.confidence)
-            if apart is not None:
-                yield _Held(claim, name.place, apart, True, None)
+def _places(study: Study, claim: Claim) -> Iterator[tuple[str, float]]:
+    """Datasets and fractions that the plan measures a claim on."""
+    plan = study.plan
+    for dataset in claim.datasets or tuple(plan.datasets):
+        fractions = plan.datasets[dataset].fractions
+        if not {claim.method, claim.against} <= {*plan.methods_on(dataset)}:
+            continue
+        if claim.grows_from is not None and claim.grows_from not in fractions:
+            continue
+        yield from ((dataset, fraction) for fraction in claim.fractions if fraction in fractions)
+
+
+def _measured(
+    study: Study, contrasts: Contrasts, claim: Claim, place: tuple[str, float]
+) -> _Held | None:
+    name = Name(place, claim.method, claim.against, claim.metric)
+    contrast = contrasts.found.get(name)
+    if contrast is None:
+        return None
+    if not claim.compares_gains:
+        found = contrast.gain or contrast.effect
+        return _Held(claim, place, found, contrast.gain is not None, contrast.p_holm)
+    other = name._replace(metric=claim.more_than or claim.metric)
+    if claim.grows_from is not None:
+        other = other._replace(place=(place[0], claim.grows_from))
+    apart = contrasts.less(name, other, study.plan.confidence)
+    return None if apart is None else _Held(claim, place, apart, True, None)
 
 
 def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) -> dict[str, Any]:
@@ -87,6 +115,8 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
     }
     return {
         "claim": claim.claim,
+        "method": claim.method,
+        "against": claim.against,
         "dataset": dataset,
         "fraction": fraction,
         "metric": claim.metric,
@@ -99,7 +129,7 @@ def _row(study: Study, contrasts: Contrasts, held: _Held, p_holm: float | None) 
         "verdict": found.word,
         "seeds_needed": found.seeds_needed,
         "note": notes.get(True, ""),
-        **({} if claim.margin is None else {"margin": claim.margin}),
+        "margin": claim.margin,
         **_size_share(contrasts, claim, held.place),
     }
 

@@ -14,6 +14,7 @@ from twotower.study.book import Book
 from twotower.study.claims import hold
 from twotower.study.document import Document
 from twotower.study.execute import StudyProgress, Tell, run_study
+from twotower.study.grounds import grounded
 from twotower.study.ledger import Ledger
 from twotower.study.load import Study, load_study
 from twotower.study.overview import overview, standing_alone
@@ -101,7 +102,7 @@ def _write(
     """Write tables, claims and page of what the ledger holds."""
     tables, contrasts = build(study, ledger, resamples)
     tables["not_compared"] = not_compared(study, Book(study, ledger))
-    claims = hold(study, contrasts)
+    claims = grounded(study.plan, tables, hold(study, contrasts))
     store.write_json(TABLES, tables)
     store.write_json(CLAIMS, claims)
     write_page(tables, claims, f"{study.plan.folder}/{PAGE}")

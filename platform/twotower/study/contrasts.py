@@ -4,7 +4,7 @@ Shape letters:
     S seeds    Q queries of one place    U queries of two places together
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from twotower.core.types import Float64
 from twotower.evaluation.significance import Comparison
-from twotower.evaluation.two_way import Effect, effect
+from twotower.evaluation.two_way import Effect, effect, effects
 
 
 class Name(NamedTuple):
@@ -32,42 +32,64 @@ class Contrast:
     """One method less another."""
 
     effect: Effect
-    firsts: Float64
-    """``(S,)``: mean of the metric of the one that is taken off, by seed."""
+    first: float
+    """Mean of the metric of the one that is taken off: what the gain is relative to."""
+
+    gain: Effect | None
+    """The relative gain. Its interval is that of the ratio; its p-value that of the difference.
+    None where the other finds nothing."""
 
     p_holm: float | None = None
     """Of the primary family: methods against the baseline in the primary metrics."""
 
-    differences: Float64 | None = None
-    """``(S, Q)``, kept where a claim compares gains."""
+    values: "Values | None" = None
+    """Kept where a claim compares gains."""
 
     seeds: tuple[int, ...] = ()
     """Of the rows."""
 
-    @property
-    def first(self) -> float:
-        """What the gain is relative to: the mean over seeds."""
-        return float(np.mean(self.firsts))
 
-    def of_seeds(self, seeds: Collection[int]) -> tuple[Float64, float]:
-        """Differences ``(s, Q)`` of these seeds alone, and the mean that they are relative to."""
-        assert self.differences is not None, "kept where a claim compares gains"
-        rows = [row for row, seed in enumerate(self.seeds) if seed in seeds]
-        return self.differences[rows], float(np.mean(self.firsts[rows]))
+class Values(NamedTuple):
+    """What a contrast is made of, NaN where a query was not measured."""
 
-    def relative(self) -> Effect:
-        """The gain: the difference over the other's mean, which is taken as known."""
-        found, first = self.effect, self.first
-        return replace(
-            found,
-            mean=found.mean / first,
-            error=found.error / first,
-            low=None if found.low is None else found.low / first,
-            high=None if found.high is None else found.high / first,
-            seed_variance=found.seed_variance / first**2,
-            query_variance=found.query_variance / first**2,
-            rest_variance=found.rest_variance / first**2,
+    differences: Float64
+    """``(S, Q)``."""
+
+    firsts: Float64
+    """``(S, Q)``: the metric of the one that is taken off."""
+
+    def of(self, rows: Sequence[int]) -> "Values":
+        """Of some seeds."""
+        return Values(self.differences[rows], self.firsts[rows])
+
+    def gains(self) -> Float64 | None:
+        """Values ``(S, Q)`` whose mean is the relative gain, and whose spread is the gain's.
+
+        The gain is a ratio of two means over the same seeds and queries. Both vary, and together,
+        so each value is the ratio moved by what it moves the ratio: ``r + (d - r f) / mean f``.
+        None where the other finds nothing.
+        """
+        first = float(np.nanmean(self.firsts))
+        if not first:
+            return None
+        ratio = float(np.nanmean(self.differences)) / first
+        return ratio + (self.differences - ratio * self.firsts) / first
+
+
+def contrasted(found: Mapping[Name, Values], options: Comparison) -> dict[Name, Contrast]:
+    """Differences and gains with their intervals, of tables measured on the same queries."""
+    effects_of = effects({name: values.differences for name, values in found.items()}, options)
+    ratios = {name: values.gains() for name, values in found.items()}
+    known = {name: gains_SQ for name, gains_SQ in ratios.items() if gains_SQ is not None}
+    gains = effects(known, replace(options, resamples=0))
+    return {
+        name: Contrast(
+            one,
+            float(np.nanmean(found[name].firsts)),
+            replace(gains[name], p=one.p) if name in gains else None,
         )
+        for name, one in effects_of.items()
+    }
 
 
 @dataclass(slots=True)
@@ -93,27 +115,34 @@ class Contrasts:
     def less(self, one: Name, other: Name, confidence: float) -> Effect | None:
         """One relative gain less another, as a mean over the queries of both.
 
-        A query's part in a gain is its difference's distance from the mean, blown up by how few
-        queries the metric was measured on; where it was not measured it has none. So a query that
-        moves both gains counts as one, and the means over parts are the gains themselves. Seeds
-        that only one of the two was measured with are left out of both.
+        A query's part in a gain is its value's distance from the mean (`Values.gains`), blown up by
+        how few queries the metric was measured on; where it was not measured it has none. So a
+        query that moves both gains counts as one, and the means over parts are the gains
+        themselves. Seeds that only one of the two was measured with are left out of both.
 
         Returns:
             None where one of the two was not measured, or is no gain over 0.
         """
-        both = [self.found.get(name) for name in (one, other)]
-        found = [contrast for contrast in both if contrast is not None]
-        seeds = set[int]() if len(found) < 2 else {*found[0].seeds} & {*found[1].seeds}
+        found = [self.found.get(name) for name in (one, other)]
+        both = [c for c in found if c is not None and c.values is not None]
+        seeds = {*both[0].seeds} & {*both[1].seeds} if len(both) == 2 else set[int]()
         if not seeds:
             return None
-        gains = [contrast.of_seeds(seeds) for contrast in found]
-        if not all(first for _, first in gains):
+        gains = [
+            contrast.values.of(
+                [n for n, seed in enumerate(contrast.seeds) if seed in seeds]
+            ).gains()
+            for contrast in both
+            if contrast.values is not None
+        ]
+        known = [gains_SQ for gains_SQ in gains if gains_SQ is not None]
+        if len(known) < 2:
             return None
         ids = [self.queries[name.place] for name in (one, other)]
         union = np.unique(np.concatenate(ids))
         parts = [
-            _parts(*gain, np.searchsorted(union, own), len(union))
-            for gain, own in zip(gains, ids, strict=True)
+            _parts(gains_SQ, np.searchsorted(union, own), len(union))
+            for gains_SQ, own in zip(known, ids, strict=True)
         ]
         options = Comparison(confidence=confidence, groups=self._groups([one, other], ids, union))
         return effect(parts[0] - parts[1], options=options)
@@ -131,11 +160,10 @@ class Contrasts:
         return labels
 
 
-def _parts(measured_SQ: Float64, first: float, places_Q: NDArray[np.int64], num: int) -> Float64:
+def _parts(gains_SQ: Float64, places_Q: NDArray[np.int64], num: int) -> Float64:
     """``(S, U)``: each query's part in a relative gain."""
-    mean = float(np.nanmean(measured_SQ))
-    share = num / np.count_nonzero(~np.isnan(measured_SQ[0]))
-    parts_SU = np.full((len(measured_SQ), num), mean)
-    moved_SQ = mean + share * (measured_SQ - mean)
-    parts_SU[:, places_Q] = np.where(np.isnan(measured_SQ), mean, moved_SQ)
-    return parts_SU / first
+    mean = float(np.nanmean(gains_SQ))
+    share = num / np.count_nonzero(~np.isnan(gains_SQ[0]))
+    parts_SU = np.full((len(gains_SQ), num), mean)
+    parts_SU[:, places_Q] = np.where(np.isnan(gains_SQ), mean, mean + share * (gains_SQ - mean))
+    return parts_SU

@@ -7,9 +7,16 @@ from typing import Any, Literal
 from twotower.report.content import COLOURS
 from twotower.report.folder import as_number
 from twotower.report.formats import gain, method_label, score
+from twotower.study import marks
+from twotower.study.marks import MARKS, Mark
 
 Row = Mapping[str, Any]
-Standing = Literal["ahead", "behind", "same", "untested"]
+Standing = Literal["ahead", "behind", "same", "descriptive", "untested"]
+"""What may be said of a difference. The first three are of the primary family, after Holm's
+correction; `descriptive`: outside of it, not corrected; `untested`: nothing was compared."""
+
+APART = "°"
+"""Behind a descriptive gain whose own p-value, corrected for nothing, is below 0.05."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,8 @@ class Document:
         self._colours[self.baseline] = COLOURS
         self._row = {(setting_of(r), str(r["method"])): r for r in self.rows}
         self._contrast = {
-            (setting_of(c), str(c["method"]), text_of(c, "metric")): c
+            (setting_of(c), str(c["method"]), self._against(c), text_of(c, "metric")): c
             for c in self.contrasts
-            if str(c.get("against") or self.baseline) == self.baseline
         }
 
     @property
@@ -121,6 +127,21 @@ class Document:
         """A method's row; empty where there is none."""
         return self._row.get((setting, method), {})
 
+    def marks(self, setting: Setting, method: str) -> list[tuple[Mark, str]]:
+        """Marks that runs of a method's row have, with how many of them."""
+        row = self.row(setting, method)
+        return marks.shown(row, len(row.get("seeds") or ()))
+
+    def signs(self, setting: Setting, method: str) -> str:
+        """The signs of those marks."""
+        return "".join(mark.sign for mark, _ in self.marks(setting, method))
+
+    @property
+    def all_marks(self) -> list[Mark]:
+        """Marks that any row has, or the best of its trials."""
+        rows = [one for row in self.rows for one in (row, row.get("best_trial") or {})]
+        return [mark for mark in MARKS if any(as_number(row.get(mark.name)) for row in rows)]
+
     def is_reference(self, method: str) -> bool:
         """Whether the method isn't trained."""
         return method in self._references
@@ -133,10 +154,15 @@ class Document:
         """The best validation value over a method's trials."""
         return as_number((self.row(setting, method).get("validation") or {}).get("value"))
 
-    def contrast(self, setting: Setting, method: str, metric: str) -> Row | None:
-        """The difference to the baseline, where it was tested."""
-        found = self._contrast.get((setting, method, metric))
+    def contrast(
+        self, setting: Setting, method: str, metric: str, against: str | None = None
+    ) -> Row | None:
+        """The difference to the baseline, or to ``against``, where the two were compared."""
+        found = self._contrast.get((setting, method, against or self.baseline, metric))
         return found if found is not None and as_number(found.get("mean")) is not None else None
+
+    def _against(self, contrast: Row) -> str:
+        return str(contrast.get("against") or self.baseline)
 
     def relative(self, setting: Setting, method: str, metric: str) -> float | None:
         """The difference to the baseline as a share of the baseline."""
@@ -155,11 +181,12 @@ class Document:
         return "untested" if found is None else standing(found)
 
     def gain(self, setting: Setting, method: str, metric: str) -> str:
-        """The relative gain as text, with ≈ where it isn't distinguishable from none."""
+        """The relative gain as text, with the sign of its standing (`gain_text`)."""
         share = self.relative(setting, method, metric)
         if share is None:
             return ""
-        return ("≈ " if self.standing(setting, method, metric) == "same" else "") + gain(share)
+        found = self.contrast(setting, method, metric)
+        return gain(share) if found is None else gain_text(found, share)
 
     def best(self, setting: Setting, metric: str, methods: Sequence[str]) -> str | None:
         """The method with the highest mean; the first of equal ones."""
@@ -168,15 +195,24 @@ class Document:
 
 
 def standing(contrast: Row) -> Standing:
-    """What a contrast says: `significant` decides, without it the interval."""
+    """What a contrast says."""
     mean = as_number(contrast.get("mean"))
     if mean is None:
         return "untested"
-    low, high = as_number(contrast.get("low")), as_number(contrast.get("high"))
-    told = contrast.get("significant")
-    if told is None:
-        told = low is not None and high is not None and (low > 0 or high < 0)
-    return "same" if not told else "ahead" if mean > 0 else "behind"
+    if not contrast.get("primary"):
+        return "descriptive"
+    return "same" if not contrast.get("significant") else "ahead" if mean > 0 else "behind"
+
+
+def gain_text(contrast: Row, share: float) -> str:
+    """A relative gain with the sign of its standing.
+
+    ≈ before it where it isn't distinguishable from none, after Holm's correction; `APART` behind it
+    where it is descriptive and, taken by itself, is.
+    """
+    said = standing(contrast)
+    is_apart = said == "descriptive" and contrast.get("significant")
+    return ("≈ " if said == "same" else "") + gain(share) + (APART if is_apart else "")
 
 
 def setting_of(row: Row) -> Setting:

@@ -5,6 +5,7 @@ from typing import Any
 
 from twotower.core.config import ExperimentConfig
 from twotower.data.prepared import Prepared
+from twotower.study.task import task_of
 
 
 def facts(at: tuple[str, float], prepared: Prepared, config: ExperimentConfig) -> dict[str, Any]:
@@ -14,12 +15,15 @@ def facts(at: tuple[str, float], prepared: Prepared, config: ExperimentConfig) -
     return {
         "name": at[0],
         "fraction": at[1],
+        "task": task_of(config),
         "facts": {
             "items": counts["items"],
             "queries": counts["queries"],
             "train_pairs": counts["train"],
             "test_pairs": counts["test"],
-            "test_pairs_of_unseen_items": profile["unseen"]["test_pairs_item_not_in_train"],
+            "share_of_test_pairs_of_unseen_items": profile["unseen"][
+                "test_pairs_item_not_in_train"
+            ],
         },
         "features": [
             {

@@ -12,6 +12,7 @@ from twotower.report.figures import Figure
 from twotower.report.folder import as_number
 from twotower.report.formats import gain, integer, metric_label, p_value, plain, score
 from twotower.report.plots import Row
+from twotower.study import marks
 from twotower.study.document import (
     Document,
     Setting,
@@ -55,7 +56,7 @@ def _swept_figures(
 ) -> Figures:
     metrics = _swept_metrics(document, own)
     shown = [m for m in metrics if m in document.primary] or metrics[:2]
-    columns = ["Setting", "Method", path, "Seeds", *map(metric_label, metrics)]
+    columns = ["Setting", "Method", path, "Seeds", *map(metric_label, metrics), "Runs"]
     group = Figures(title, [], columns, [])
     for setting in dict.fromkeys(setting_of(sweep) for sweep in own):
         here = [sweep for sweep in own if setting_of(sweep) == setting]
@@ -79,7 +80,7 @@ def _forest(document: Document, setting: Setting) -> Figures:
                 as_number(contrast["mean"]) or 0.0,
                 as_number(contrast.get("low")),
                 as_number(contrast.get("high")),
-                hollow=not (contrast.get("primary") and standing(contrast) in ("ahead", "behind")),
+                hollow=standing(contrast) not in ("ahead", "behind"),
             )
             for name in document.methods(setting)
             if (contrast := document.contrast(setting, name, metric)) is not None
@@ -89,16 +90,16 @@ def _forest(document: Document, setting: Setting) -> Figures:
             figures.append(Figure(metric_label(metric), svg))
     own.sort(key=lambda contrast: document.primary.index(text_of(contrast, "metric")))
     columns = ["Method", "Metric", "Mean", "Gain", "Difference", "Interval", "Bootstrap"]
-    columns += ["p", "p (Holm)", "Seeds", "Queries"]
+    columns += ["p", "p (Holm)", "Seeds", "Queries", "Runs"]
     return Figures(setting.label, figures, columns, [_numbers(document, c) for c in own])
 
 
 def _numbers(document: Document, contrast: Mapping[str, Any]) -> list[str]:
     counts = (contrast.get("seeds"), contrast.get("queries"))
     against = text_of(contrast, "against") or document.baseline
-    less = "" if against == document.baseline else f" less {document.title(against)}"
+    titles = (document.title(str(contrast["method"])), document.title(against))
     return [
-        document.title(str(contrast["method"])) + less,
+        titles[0] + ("" if against == document.baseline else f" less {titles[1]}"),
         metric_label(text_of(contrast, "metric")),
         written(contrast.get("second"), score),
         written(contrast.get("relative"), gain),
@@ -108,6 +109,7 @@ def _numbers(document: Document, contrast: Mapping[str, Any]) -> list[str]:
         written(contrast.get("p"), p_value),
         written(contrast.get("p_holm"), p_value) if contrast.get("primary") else "descriptive",
         *(written(len(n) if isinstance(n, list) else n, integer) for n in counts),
+        "; ".join(marks.words(marks.shown_of_pair(contrast, titles))),
     ]
 
 
@@ -145,8 +147,10 @@ def _sweep_rows(
             cells = [value_of((point.get("metrics") or {}).get(metric)) for metric in metrics]
             shown = [score(cell.value) if cell else DASH for cell in cells]
             seeds = point.get("seeds")
-            count = written(len(seeds) if isinstance(seeds, list) else seeds, integer)
-            rows.append([setting.label, method, plain(point.get("value")), count, *shown])
+            count = len(seeds) if isinstance(seeds, list) else as_number(seeds)
+            told = "; ".join(marks.words(marks.shown(point, int(count or 0))))
+            where = [setting.label, method, plain(point.get("value")), written(count, integer)]
+            rows.append([*where, *shown, told])
     return rows
 
 

@@ -89,14 +89,21 @@ def notes(document: Document) -> list[str]:
     told: list[str] = []
     if not is_complete(document):
         told.append(f"Incomplete: {_runs(document)} runs done; every number may still change.")
-    short = [r for r in document.rows if (as_number(r.get("undertrained")) or 0) > 0]
-    if short:
-        rows = "1 row holds" if len(short) == 1 else f"{len(short)} rows hold"
-        told.append(
-            f"{rows} runs whose best step lies in the last tenth of their steps: undertrained, "
-            "and marked so."
-        )
+    for mark in document.all_marks:
+        found = sum(bool(as_number(row.get(mark.name))) for row in document.rows)
+        rows = "1 row holds" if found == 1 else f"{found} rows hold"
+        runs = f"{rows} runs" if found else "The best trials of some methods are"
+        told.append(f"{runs} marked {mark.sign}, {mark.word}: {mark.meaning}.")
+    told += [_silent(document, row) for row in rows_of(document.tables, "not_compared", "method")]
     return told + [_power(document, row) for row in rows_of(document.tables, "power", "margin")]
+
+
+def _silent(document: Document, row: Mapping[str, Any]) -> str:
+    """A comparison that no number answers."""
+    pair = listed(document.title(text_of(row, key)) for key in ("method", "against"))
+    place, other = setting_of(row), as_number(row.get("grows_from"))
+    places = [place.label] if other is None else [place.label, Setting(place.dataset, other).label]
+    return f"{pair} are not compared on {listed(places)}: runs diverged, and no seed is left."
 
 
 def _power(document: Document, row: Mapping[str, Any]) -> str:

@@ -82,6 +82,7 @@ def _check_metrics(plan: StudyPlan, cell: Cell, file: Path) -> None:
     for place, claim in enumerate(plan.claims):
         found = [claim.metric, *([claim.more_than] if claim.more_than else [])]
         wanted += [(f"claims.{place}", metric) for metric in found]
+    wanted += [(f"paper.{place}", one.metric) for place, one in enumerate(plan.paper)]
     for key, metric in wanted:
         if metric not in known:
             near = difflib.get_close_matches(metric, known, n=1, cutoff=0.5)

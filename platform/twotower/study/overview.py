@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from twotower.report import html, svg
+from twotower.report import clipped, html, svg
 from twotower.report.folder import as_number
 from twotower.report.formats import gain, metric_label
 from twotower.report.svg import Scale
@@ -13,7 +13,7 @@ from twotower.study.document import Document, Setting, standing
 
 _WIDTH, _COLUMNS, _GAP = 880.0, 2, 26.0
 _ROW, _HEAD, _FOOT = 17.0, 22.0, 34.0
-_MOST = 0.5
+MOST = 0.5
 """Gains and ends of intervals are drawn within plus or minus this, or as far as the significant
 ones go; arrows point beyond."""
 
@@ -28,6 +28,8 @@ class _Gain:
     low: float
     high: float
     is_significant: bool
+    signs: str
+    """Of its marks."""
 
 
 def overview(document: Document) -> Markup | None:
@@ -44,23 +46,30 @@ def overview(document: Document) -> Markup | None:
     width = (_WIDTH - left - _GAP * _COLUMNS) / _COLUMNS
     every = [g for _, own in panels for g in own]
     ends = [end for g in every for end in (g.low, g.high)]
-    sure = [abs(end) for g in every if g.is_significant for end in (g.low, g.high)]
-    most = max([_MOST, *sure])
-    low, high = (min(most, max(-most, end)) for end in (min(ends), max(ends)))
+    sure = [end for g in every if g.is_significant for end in (g.low, g.high)]
+    low, high = clipped.reach(ends, sure, MOST)
     height = _HEAD + _ROW * len(names) + _FOOT
     parts: list[Markup] = []
     for place, (setting, own) in enumerate(panels):
         row, column = divmod(place, _COLUMNS)
         start = left + column * (width + _GAP)
         x = Scale.fit([low, high, 0.0], (start, start + width))
-        parts.append(_panel(setting, own, names, x, row * height, named=column == 0))
+        label = setting.label
+        if signs := document.signs(setting, document.baseline):
+            label += f" · {document.title(document.baseline)} {signs}"
+        parts.append(_panel(label, own, names, x, row * height, named=column == 0))
     rows = -(-len(panels) // _COLUMNS)
     title = f"Gain over {document.title(document.baseline)} in {metric_label(metric)}"
-    said = f"{title}; filled: significant after Holm's correction"
-    parts.append(
-        svg.text(_WIDTH - 8, rows * height + 12, said, text_anchor="end", class_="axis-title")
-    )
-    return svg.picture(_WIDTH, rows * height + 24, parts, title)
+    legend = [f"{title}; filled: significant after Holm's correction"]
+    if shown := document.all_marks:
+        told = ", ".join(f"{mark.sign} {mark.word}" for mark in shown)
+        legend.append(f"{told}: some or all of its runs")
+    bottom = rows * height + 12
+    parts += [
+        svg.text(_WIDTH - 8, bottom + 15 * n, text, text_anchor="end", class_="axis-title")
+        for n, text in enumerate(legend)
+    ]
+    return svg.picture(_WIDTH, bottom + 15 * len(legend) - 3, parts, title)
 
 
 def standing_alone(picture: Markup) -> str:
@@ -77,18 +86,18 @@ def _gains(document: Document, setting: Setting, metric: str) -> list[_Gain]:
         contrast = document.contrast(setting, name, metric)
         if contrast is None or document.is_reference(name):
             continue
-        base = as_number(contrast.get("first"))
-        ends = [as_number(contrast.get(key)) for key in ("mean", "low", "high")]
-        if not base or None in ends:
+        keys = ("relative", "relative_low", "relative_high")
+        mean, low, high = (as_number(contrast.get(key)) for key in keys)
+        if mean is None or low is None or high is None:
             continue
-        mean, low, high = (float(end or 0) / base for end in ends)
-        told = bool(contrast.get("primary")) and standing(contrast) in {"ahead", "behind"}
-        found.append(_Gain(document.title(name), document.colour(name), mean, low, high, told))
+        told, signs = standing(contrast) in {"ahead", "behind"}, document.signs(setting, name)
+        title, colour = document.title(name), document.colour(name)
+        found.append(_Gain(title, colour, mean, low, high, told, signs))
     return found
 
 
 def _panel(
-    setting: Setting,
+    label: str,
     gains: Sequence[_Gain],
     names: Sequence[str],
     x: Scale,
@@ -97,7 +106,7 @@ def _panel(
     named: bool,
 ) -> Markup:
     first, last = top + _HEAD, top + _HEAD + _ROW * len(names)
-    parts = [svg.text(x.start, top + 17, setting.label, class_="strong")]
+    parts = [svg.text(x.start, top + 17, label, class_="strong")]
     for tick in x.ticks(5):
         style = "grid" if tick else "zero"
         share = gain(tick).replace(".0 %", " %")
@@ -115,12 +124,8 @@ def _panel(
 
 def _mark(own: _Gain, x: Scale, y: float) -> Markup:
     hover = f"{own.title}: {gain(own.mean)} [{gain(own.low)}, {gain(own.high)}]"
-    ends = [min(x.high, max(x.low, end)) for end in (own.low, own.high)]
-    parts = [svg.line(x(ends[0]), y, x(ends[1]), y, class_="whisker")]
-    for end, kept, step in zip((own.low, own.high), ends, (5, -5), strict=True):
-        if end != kept:  # beyond the axis: an arrow
-            corners = [(x(kept) + step, y - 4), (x(kept), y), (x(kept) + step, y + 4)]
-            parts.append(svg.path(corners, class_="line"))
-    if x.low <= own.mean <= x.high:
-        parts.append(svg.dot(x(own.mean), y, hover, 4, "dot" if own.is_significant else "hollow"))
+    dot = (hover, "dot" if own.is_significant else "hollow")
+    parts = clipped.interval(own.mean, (own.low, own.high), x, y, dot)
+    if own.signs:
+        parts.append(svg.text(x.end + 3, y + 4, own.signs, class_="axis-title"))
     return svg.group(parts, class_=f"c{own.colour}")

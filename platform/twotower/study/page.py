@@ -11,6 +11,7 @@ from twotower.report.views import fact_rows
 from twotower.study import claim_views, figures, headline, run_views, sizes, views
 from twotower.study.document import Document, rows_of, text_of, texts_of
 from twotower.study.overview import overview
+from twotower.study.paper_views import paper_tables
 
 LEDGER = "runs.jsonl"
 """The ledger's name, beside the page."""
@@ -48,9 +49,11 @@ def render(
         "tiles": headline.tiles(document, claims),
         "command": text_of(tables, "command"),
         "facts": fact_rows(tables.get("environment") or {}),
-        "claims": claim_views.claim_groups(claims),
+        "claims": claim_views.claim_groups(document, claims),
         "with_paper": any(claim.get("paper") is not None for claim in claims),
         "family": _FAMILY.get(text_of(tables, "claims_corrected"), _FAMILY["place"]),
+        "marks": document.all_marks,
+        "paper": paper_tables(document),
         "gains": [t for m in document.primary if (t := views.gain_table(document, m))],
         "validation": views.validation_table(document),
         "results": [t for s in document.settings if (t := views.result_table(document, s))],
@@ -59,6 +62,7 @@ def render(
         "baseline": document.title(document.baseline),
         "primary": [metric_label(m) for m in document.primary],
         "primary_shown": [metric_label(m) for m in document.primary if m in metrics],
+        "primary_sliced": [metric_label(m) for m in document.primary if m not in metrics],
         "overview": overview(document),
         "forests": figures.forests(document),
         "sizes": sizes.figures(document),
@@ -68,6 +72,7 @@ def render(
         "cost": run_views.cost_table(document),
         "cost_rows": run_views.cost_rows(document),
         "spent": core_time(spent) if (spent := as_number(tables.get("core_seconds"))) else "",
+        "environments": run_views.environments(document),
         "runs": run_views.run_groups(document, ledger),
         "count": len(rows_of(tables, "runs")),
         "reproduce": run_views.reproduce(ledger, "RUN"),

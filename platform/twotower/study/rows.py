@@ -1,11 +1,14 @@
 """Parts of the rows of `tables.json`, from lines of the ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twotower.core.records import fingerprint
+from twotower.study import marks
 from twotower.study.cells import Cell, Key
-from twotower.study.ledger import Line
+from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
+from twotower.study.schema import StudyPlan
 
 
 def measure(metric: str) -> str:
@@ -49,6 +52,28 @@ def method_of(study: Study, name: str) -> dict[str, Any]:
     }
 
 
+def paper_gains(plan: StudyPlan) -> Iterator[dict[str, Any]]:
+    """Relative gains of the paper, each once: entries of `paper`."""
+    told = set[tuple[Any, ...]]()
+    for where, datasets, gain in _told(plan):
+        if where not in told:
+            told.add(where)
+            keys = ("method", "against", "metric", "fraction")
+            named = dict(zip(keys, where, strict=True))
+            yield {**named, "datasets": datasets, "gain": gain}
+
+
+def _told(plan: StudyPlan) -> Iterator[tuple[tuple[Any, ...], tuple[str, ...] | None, float]]:
+    for claim in plan.claims:
+        for fraction in () if claim.compares_gains else claim.fractions:
+            gain = claim.paper_gain(fraction)
+            if gain is not None:
+                yield (claim.method, claim.against, claim.metric, fraction), claim.datasets, gain
+    for one in plan.paper:
+        for fraction, gain in one.gains.items():
+            yield (one.method, plan.baseline, one.metric, float(fraction)), None, gain
+
+
 def validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
     """The best of a cell's trials; None where it has none."""
     if not cell.trials:
@@ -61,6 +86,27 @@ def validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
         "done": len(trials),
         "planned": cell.trials,
     }
+
+
+def best_trial(trials: Sequence[Line]) -> list[Line]:
+    """The trial that settings come from; none where none ended with a value."""
+    found = [line for line in trials if line["value"] is not None]
+    return [max(found, key=lambda line: line["value"])] if found else []
+
+
+def environments(lines: Sequence[Line], ledger: Ledger) -> tuple[list[dict[str, Any]], list[str]]:
+    """Machines and code that runs were made with, each once, and the `id` of each run's."""
+    found: dict[str, str] = {}
+    listed: list[dict[str, Any]] = []
+    names: list[str] = []
+    for line in lines:
+        one = {key: v for key, v in ledger.noted(line["environment"]).items() if key != "command"}
+        digits = fingerprint(one)
+        if digits not in found:
+            found[digits] = f"e{len(found) + 1}"
+            listed.append({"id": found[digits], **one})
+        names.append(found[digits])
+    return listed, names
 
 
 def lender(cell: Cell) -> str | None:
@@ -85,7 +131,7 @@ def reference_row(
         "seeds": [],
         "missing": 0,
         "metrics": dict(means),
-        "undertrained": 0,
+        **marks.counts([]),
         "core_seconds": round(line["core_seconds"] / len(line["references"]), 1),
         "trial_core_seconds": 0.0,
     }

@@ -1,6 +1,7 @@
 """What was run, on what data, and what it cost, as plain text for the page."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,7 +10,9 @@ from typing import Any
 from twotower.report.folder import as_number
 from twotower.report.formats import compact, integer, metric_label, percent, plain, rounded, score
 from twotower.study.document import Document, Setting, rows_of, setting_of, text_of
-from twotower.study.views import DASH, Cell, Line, Table, by_dataset, written
+from twotower.study.headline import hardware
+from twotower.study.marks import MARKS
+from twotower.study.views import DASH, Body, Cell, Line, Table, by_dataset, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,30 @@ class RunLine:
 
     settings: str
     numbers: list[str]
-    """Validation value, test metrics, best step of steps, core-seconds."""
+    """Validation value, test metrics, best step of steps, core-seconds, seconds."""
 
-    is_undertrained: bool
+    marks: list[str]
+    environment: str
+    """Label of an `EnvironmentLine`."""
+
     commit: str
     command: str
     """Runs it again and compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentLine:
+    """A machine with its versions, as many runs share it."""
+
+    label: str
+    names: list[str]
+    """Its names in `tables.json`, where commits are told apart."""
+
+    hardware: str
+    system: str
+    versions: str
+    commits: int
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +66,13 @@ def data_rows(document: Document) -> tuple[list[str], list[list[str]], list[int]
     datasets = rows_of(document.tables, "datasets", named="name")
     keys = list(dict.fromkeys(key for d in datasets for key in d.get("facts") or {}))
     rows = [
-        [setting_of(d).dataset, setting_of(d).share]
+        [setting_of(d).dataset, setting_of(d).share, text_of(d, "task") or DASH]
         + [_fact(key, (d.get("facts") or {}).get(key)) for key in keys]
         for d in datasets
     ]
-    columns = ["Dataset", "Fraction", *(key.replace("_", " ") for key in keys)]
+    columns = ["Dataset", "Fraction", "Task", *(key.replace("_", " ") for key in keys)]
     words = {key for d in datasets for key, v in (d.get("facts") or {}).items() if _is_word(v)}
-    return columns, rows, [1, *(i for i, key in enumerate(keys, start=2) if key not in words)]
+    return columns, rows, [1, *(i for i, key in enumerate(keys, start=3) if key not in words)]
 
 
 def feature_rows(document: Document) -> dict[str, list[list[str]]]:
@@ -95,7 +116,7 @@ def cost_table(document: Document) -> Table | None:
         aside="",
         groups=[*by_dataset(settings), ("", 1)],
         columns=[*(setting.share for setting in settings), "All"],
-        bodies=[lines, [Line("All", None, ends)]],
+        bodies=[Body(lines), Body([Line("All", None, ends)])],
         kind="methods dense",
     )
 
@@ -120,10 +141,36 @@ def run_groups(document: Document, ledger: str) -> list[RunGroup]:
     order = list(dict.fromkeys([*document.settings, *(setting_of(run) for run in runs)]))
     runs.sort(key=lambda run: order.index(setting_of(run)))
     metrics = [m for m in document.metrics if any(m in (r.get("metrics") or {}) for r in runs)]
-    columns = ["Validation", *map(metric_label, metrics), "Best step", "Core-seconds"]
+    columns = ["Validation", *map(metric_label, metrics), "Best step", "Core-seconds", "Seconds"]
+    labels = {name: line.label for line in environments(document) for name in line.names}
     return [
-        RunGroup(setting.label, columns, [_run(document, run, metrics, ledger) for run in group])
+        RunGroup(
+            setting.label, columns, [_run(document, run, metrics, ledger, labels) for run in group]
+        )
         for setting, group in groupby(runs, key=setting_of)
+    ]
+
+
+def environments(document: Document) -> list[EnvironmentLine]:
+    """Hardware and versions that runs were made with, each once; commits apart, they are many."""
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for one in rows_of(document.tables, "environments", "id"):
+        versions = one.get("versions")
+        pairs = versions.items() if isinstance(versions, Mapping) else ()
+        told = ", ".join(f"{package} {version}" for package, version in pairs if version)
+        found.setdefault((hardware(one), text_of(one, "system"), told), []).append(one)
+    runs = Counter(text_of(run, "environment") for run in rows_of(document.tables, "runs"))
+    return [
+        EnvironmentLine(
+            label=f"E{number}",
+            names=[text_of(one, "id") for one in own],
+            hardware=machine or DASH,
+            system=system or DASH,
+            versions=versions or DASH,
+            commits=len({text_of(one, "commit") for one in own}),
+            runs=sum(runs[text_of(one, "id")] for one in own),
+        )
+        for number, ((machine, system, versions), own) in enumerate(found.items(), start=1)
     ]
 
 
@@ -136,7 +183,11 @@ _PARTS = ("trial_core_seconds", "core_seconds")
 
 
 def _run(
-    document: Document, run: Mapping[str, Any], metrics: Sequence[str], ledger: str
+    document: Document,
+    run: Mapping[str, Any],
+    metrics: Sequence[str],
+    ledger: str,
+    environments: Mapping[str, str],
 ) -> RunLine:
     name, kind = text_of(run, "id"), text_of(run, "kind")
     which = run.get({"trial": "trial", "seed": "seed"}.get(kind, ""))
@@ -152,9 +203,10 @@ def _run(
             written(run.get("validation"), score),
             *(written(tested[m], score) if m in tested else "" for m in metrics),
             " of ".join(steps) if as_number(run.get("best_step")) is not None else DASH,
-            written(run.get("core_seconds"), integer),
+            *(written(run.get(key), integer) for key in ("core_seconds", "seconds")),
         ],
-        is_undertrained=bool(run.get("undertrained")),
+        marks=[mark.word for mark in MARKS if run.get(mark.name)],
+        environment=environments.get(text_of(run, "environment"), DASH),
         commit=text_of(run, "commit")[:10],
         command=reproduce(ledger, name),
     )
@@ -178,6 +230,6 @@ def _fact(key: str, value: Any) -> str:
     number = as_number(value)
     if number is None:
         return DASH if value is None else plain(value)
-    if key.endswith("share"):
+    if "share" in key.split("_"):
         return percent(number)
     return integer(number) if number == round(number) else compact(number)

@@ -164,6 +164,19 @@ class Claim(Section):
         return self
 
 
+class PaperGain(Section):
+    """A relative gain that the paper tells and that is shown beside ours; no claim."""
+
+    method: Name
+    """Of the study."""
+
+    metric: Text
+    """As a claim's."""
+
+    gains: dict[str, float]
+    """Share of the train pairs -> gain over the baseline: `{"1": 0.07, "0.1": 0.208}`."""
+
+
 class StudyPlan(Section):
     """A study, whole."""
 
@@ -207,6 +220,9 @@ class StudyPlan(Section):
 
     sweeps: dict[Name, Sweep] = Field(default_factory=dict[str, Sweep])
     claims: tuple[Claim, ...] = ()
+
+    paper: tuple[PaperGain, ...] = ()
+    """More of the paper's gains over the baseline, besides those of claims."""
 
     claims_corrected: Literal["place", "study"] = "place"
     """Claims that Holm's correction takes together: those of one dataset and fraction, or all."""
@@ -260,6 +276,10 @@ class StudyPlan(Section):
             self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
             self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
             self._check_seeds(f"sweeps.{name}", sweep.seeds)
+        fractions = {f"{f:g}" for d in self.datasets.values() for f in d.fractions}
+        for place, told in enumerate(self.paper):
+            self._known(f"paper.{place}.method", [told.method], self.methods)
+            self._known(f"paper.{place}.gains", told.gains, fractions)
         for place, claim in enumerate(self.claims):
             self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
             self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)

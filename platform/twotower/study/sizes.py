@@ -8,11 +8,12 @@ from twotower.report.figures import Figure
 from twotower.report.folder import as_number
 from twotower.report.formats import byte_size, metric_label, percent, score
 from twotower.report.plots import Row
+from twotower.study import marks
 from twotower.study.document import Document, Setting, rows_of, text_of
 from twotower.study.figures import Figures
 from twotower.study.views import DASH
 
-X_TITLE = "MB of embedding tables as served"
+X_TITLE = "MB of embedding tables as served, logarithmic"
 
 
 def figures(document: Document) -> list[Figures]:
@@ -44,10 +45,10 @@ def _figures(document: Document, setting: Setting, names: Sequence[str]) -> Figu
             name = document.baseline
             label, colour = document.title(name), document.colour(name)
             level = Row(label, colour, base.value, base.low, base.high)
-        drawn = error_bars.curves(series, X_TITLE, metric_label(metric), level)
+        drawn = error_bars.curves(series, X_TITLE, metric_label(metric), level, x_kind="log")
         plots.append(Figure(metric_label(metric), drawn))
     labels = [metric_label(metric) for metric in document.primary]
-    columns = ["Method", "Tables", "of full tables", "Served in all", *labels]
+    columns = ["Method", "Tables", "of full tables", "Served in all", *labels, "Runs"]
     rows = [_row(document, setting, name) for name in names]
     return Figures(setting.label, plots, columns, rows)
 
@@ -73,6 +74,7 @@ def _row(document: Document, setting: Setting, name: str) -> list[str]:
         percent(tables / full) if tables and full else DASH,
         byte_size(tables + dense) if tables and dense else DASH,
         *(score(value.value) if value else DASH for value in values),
+        "; ".join(marks.words(document.marks(setting, name))),
     ]
 
 

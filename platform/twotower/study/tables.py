@@ -16,18 +16,22 @@ from twotower.evaluation.power import POWER, seeds_for_margin
 from twotower.evaluation.significance import Comparison, holm
 from twotower.evaluation.two_way import effects
 from twotower.evaluation.verdict import ALPHA
+from twotower.study import marks
 from twotower.study.book import Book
 from twotower.study.cells import Cell
-from twotower.study.contrasts import Contrast, Contrasts, Name
+from twotower.study.contrasts import Contrasts, Name, Values, contrasted
 from twotower.study.facts import facts
 from twotower.study.ledger import Ledger, Line
 from twotower.study.load import Study
 from twotower.study.measured import Place, open_data, open_place
 from twotower.study.rows import (
+    best_trial,
     done,
+    environments,
     lender,
     measure,
     method_of,
+    paper_gains,
     reference_lines,
     reference_row,
     seeds_of,
@@ -60,6 +64,7 @@ class _Maker:
         self._points: list[tuple[Cell, dict[str, Any]]] = []
         self._datasets: list[dict[str, Any]] = []
         self._power: list[dict[str, Any]] = []
+        self._finals: dict[tuple[tuple[str, float], str], list[Line]] = {}
         self.contrasts = Contrasts()
 
     def add(self, at: tuple[str, float]) -> None:
@@ -70,6 +75,7 @@ class _Maker:
             return
         lines = {cell.key: done(self._book.seed_lines(cell)) for cell in cells}
         reference = self._book.reference_line(at)
+        self._finals |= {(at, key.method): found for key, found in lines.items()}
         measured = [line for found in lines.values() for line in found]
         if not measured and reference is None:
             return
@@ -115,6 +121,7 @@ class _Maker:
         plan, rules = self._study.plan, self._study.cells[0].config.eval
         runs = self._ledger.runs()
         left = self._book.left
+        machines, made_on = environments(runs, self._ledger)
         return {
             "study": plan.name,
             "title": plan.title,
@@ -138,7 +145,11 @@ class _Maker:
             "contrasts": list(self._contrast_rows()),
             "sweeps": list(self._sweeps()),
             "power": self._power,
-            "runs": [self._run(line) for line in runs],
+            "paper": list(paper_gains(plan)),
+            "environments": machines,
+            "runs": [
+                self._run(line) | {"environment": e} for line, e in zip(runs, made_on, strict=True)
+            ],
         }
 
     def _means(
@@ -175,8 +186,7 @@ class _Maker:
         plan = self._study.plan
         pairs = [(name, plan.baseline) for name in plan.methods if name != plan.baseline]
         pairs += [(claim.method, claim.against) for claim in plan.claims]
-        tables: dict[Name, Float64] = {}
-        firsts: dict[Name, Float64] = {}
+        pairs_of: dict[Name, Values] = {}
         common: dict[Name, tuple[int, ...]] = {}
         for method, against in dict.fromkeys(pairs):
             if method not in values or against not in values:
@@ -191,20 +201,15 @@ class _Maker:
                 if np.isnan(second_SQ[0]).all():
                     continue
                 name = Name(at, method, against, metric)
-                tables[name] = second_SQ - first_SQ
-                firsts[name], common[name] = np.nanmean(first_SQ, axis=1), tuple(both)
+                pairs_of[name], common[name] = Values(second_SQ - first_SQ, first_SQ), tuple(both)
         options = Comparison(
             confidence=plan.confidence, resamples=self._resamples, groups=place.groups
         )
-        found = {
-            name: Contrast(
-                one,
-                firsts[name],
-                differences=self._kept(name, tables[name]),
-                seeds=common[name],
-            )
-            for name, one in effects(tables, options).items()
-        }
+        found = contrasted(pairs_of, options)
+        for name, contrast in found.items():
+            contrast.seeds = common[name]
+            if self._is_compared(name):
+                contrast.values = pairs_of[name]
         family: dict[Hashable, float] = {
             name: one.effect.p
             for name, one in found.items()
@@ -219,13 +224,14 @@ class _Maker:
             found[cast("Name", name)].p_holm = adjusted[name]
         self.contrasts.found |= found
 
-    def _kept(self, name: Name, differences_SQ: Float64) -> Float64 | None:
-        """The differences themselves, where a claim compares this gain with another."""
-        for claim in self._study.plan.claims:
-            of_it = (claim.method, claim.against) == (name.method, name.against)
-            if of_it and claim.compares_gains and name.metric in (claim.metric, claim.more_than):
-                return differences_SQ
-        return None
+    def _is_compared(self, name: Name) -> bool:
+        """Whether a claim compares this gain with another."""
+        return any(
+            (claim.method, claim.against) == (name.method, name.against)
+            and claim.compares_gains
+            and name.metric in (claim.metric, claim.more_than)
+            for claim in self._study.plan.claims
+        )
 
     def _plan_seeds(
         self, at: tuple[str, float], values: Mapping[str, Mapping[str, Float64]]
@@ -254,7 +260,7 @@ class _Maker:
     def _contrast_rows(self) -> Iterator[dict[str, Any]]:
         for name, contrast in self.contrasts.found.items():
             (dataset, fraction), method, against, metric = name
-            one, first, p_holm = contrast.effect, contrast.first, contrast.p_holm
+            one, gain, p_holm = contrast.effect, contrast.gain, contrast.p_holm
             p = one.p if p_holm is None else p_holm
             yield {
                 "dataset": dataset,
@@ -262,22 +268,31 @@ class _Maker:
                 "method": method,
                 "against": against,
                 "metric": metric,
-                "first": first,
-                "second": first + one.mean,
+                "first": contrast.first,
+                "second": contrast.first + one.mean,
                 "mean": one.mean,
-                "relative": one.mean / first if first else None,
+                "relative": gain.mean if gain else None,
+                "relative_low": gain.low if gain else None,
+                "relative_high": gain.high if gain else None,
                 "low": one.low,
                 "high": one.high,
                 "p": one.p,
                 "p_holm": p_holm,
                 "df": one.df,
+                "p_df": one.p_df,
                 "boot_low": one.boot_low,
                 "boot_high": one.boot_high,
                 "seeds": one.seeds,
                 "queries": one.queries,
                 "primary": p_holm is not None,
                 "significant": p is not None and one.seeds > 1 and p < ALPHA,
+                **marks.of_pair(*(self._of_seeds(name, m) for m in (method, against))),
             }
+
+    def _of_seeds(self, name: Name, method: str) -> list[Line]:
+        """The runs of one side of a difference."""
+        seeds = self.contrasts.found[name].seeds
+        return [line for line in self._finals[name.place, method] if line["seed"] in seeds]
 
     def _row(self, cell: Cell, lines: Sequence[Line], means: Mapping[str, Any]) -> dict[str, Any]:
         trials = self._book.trial_lines(cell)
@@ -293,8 +308,9 @@ class _Maker:
             "missing": len(cell.seeds) - len(lines),
             "metrics": dict(means),
             "validation": validation(cell, trials),
+            "best_trial": marks.counts(best_trial(trials)),
             "sizes": sizes_of(lines),
-            "undertrained": sum(line["undertrained"] for line in lines),
+            **marks.counts(lines),
             "core_seconds": round(sum(line["core_seconds"] for line in lines), 1),
             "trial_core_seconds": round(sum(line["core_seconds"] for line in trials), 1),
         }
@@ -306,7 +322,7 @@ class _Maker:
             for dataset in sweep.datasets:
                 for fraction in sweep.fractions:
                     points = [
-                        {"value": c.value, "seeds": len(self._book.seed_lines(c)), "metrics": found}
+                        self._point(c, found)
                         for c, found in self._points
                         if c.sweep == name and c.key.place == (dataset, fraction)
                     ]
@@ -320,6 +336,11 @@ class _Maker:
                         "points": points,
                         "baseline": shown.get((dataset, fraction, baseline), {}),
                     }
+
+    def _point(self, cell: Cell, means: Mapping[str, Any]) -> dict[str, Any]:
+        lines = done(self._book.seed_lines(cell))
+        found = {"value": cell.value, "seeds": len(lines), "metrics": dict(means)}
+        return {**found, **marks.counts(lines)}
 
     def _run(self, line: Line) -> dict[str, Any]:
         return {
@@ -335,7 +356,8 @@ class _Maker:
             "metrics": line.get("test", {}),
             "best_step": (line.get("best") or {}).get("step"),
             "steps": line.get("steps"),
-            "undertrained": line.get("undertrained", False),
+            **marks.of_run(line),
             "core_seconds": line["core_seconds"],
+            "seconds": line.get("seconds"),
             "commit": self._ledger.noted(line["environment"])["commit"],
         }

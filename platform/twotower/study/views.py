@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from twotower.report.folder import as_number
 from twotower.report.formats import (
@@ -12,7 +12,9 @@ from twotower.report.formats import (
     score,
     split_metric,
 )
+from twotower.study import marks
 from twotower.study.document import Document, Setting, Value, text_of, texts_of
+from twotower.study.marks import Mark
 
 DASH = "–"  # noqa: RUF001 an en dash is meant
 
@@ -26,7 +28,10 @@ class Cell:
     """Below it: its interval, or its gain."""
 
     look: str = ""
-    """Classes: `best`, and `ahead`, `behind`, `same` or `untested` against the baseline."""
+    """Classes: `best`, and the standing against the baseline (`document.Standing`)."""
+
+    marks: list[tuple[Mark, str]] = field(default_factory=list)
+    """Of the runs behind it, each with how many have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Body:
+    """Lines that belong together."""
+
+    lines: list[Line]
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Methods against columns."""
 
@@ -54,7 +67,7 @@ class Table:
     """Titles over the columns, each with the number of columns it spans."""
 
     columns: list[str]
-    bodies: list[list[Line]]
+    bodies: list[Body]
     """Trained methods, then those that are not; no body is empty."""
 
     kind: str = "methods"
@@ -107,7 +120,7 @@ def result_table(document: Document, setting: Setting) -> Table | None:
         title=setting.dataset,
         aside=_aside(document, setting),
         groups=[(metric_label(metric), 2) for metric in metrics],
-        columns=[name for _ in metrics for name in ("mean", "gain")],
+        columns=[name for m in metrics for name in ("mean", "gain" + _corrected(document, m))],
         bodies=_bodies(document, cells, setting),
         kind="methods paired",
     )
@@ -133,7 +146,9 @@ def slice_table(document: Document, setting: Setting) -> Table | None:
         title=setting.dataset,
         aside=_aside(document, setting),
         groups=list(Counter(SLICES[part] for part, _, _ in split).items()),
-        columns=[f"@{k}" for _, _, k in split],
+        columns=[
+            f"@{k}{_corrected(document, m)}" for m, (*_, k) in zip(metrics, split, strict=True)
+        ],
         bodies=_bodies(document, cells, setting),
         kind="methods dense",
     )
@@ -176,20 +191,31 @@ def _trial_cell(document: Document, setting: Setting, method: str, best: float) 
         return Cell()
     base = document.best_trial(setting, document.baseline)
     told = [gain(value / base - 1)] if base and method != document.baseline else []
-    found = document.row(setting, method)["validation"]
+    row = document.row(setting, method)
+    found = row["validation"]
     if found.get("done") != found.get("planned"):
         told.append(f"{found.get('done')} of {found.get('planned')} trials")
-    return Cell(score(value), ", ".join(told), "best" if value == best else "")
+    look = "best" if value == best else ""
+    shown = marks.shown(row.get("best_trial") or {}, 1)
+    return Cell(score(value), ", ".join(told), look, shown)
 
 
 def _base_cell(document: Document, setting: Setting, metric: str, best: str | None) -> Cell:
-    look = "best" if best == document.baseline else ""
-    return _mean(document.value(setting, document.baseline, metric), "", look)
+    base = document.baseline
+    look = "best" if best == base else ""
+    found = _mean(document.value(setting, base, metric), "", look)
+    return replace(found, marks=document.marks(setting, base))
 
 
 def _gain(document: Document, setting: Setting, method: str, metric: str, best: str | None) -> Cell:
     look = _look(document, setting, method, metric) + (" best" if method == best else "")
-    return Cell(document.gain(setting, method, metric) or DASH, look=look)
+    shown = document.gain(setting, method, metric)
+    return Cell(shown or DASH, "", look, document.marks(setting, method) if shown else [])
+
+
+def _corrected(document: Document, metric: str) -> str:
+    """Behind a column's title, which gains are more than descriptive."""
+    return ", Holm" if metric in document.primary else ""
 
 
 def _look(document: Document, setting: Setting, method: str, metric: str) -> str:
@@ -213,27 +239,26 @@ def by_dataset(settings: Sequence[Setting]) -> list[tuple[str, int]]:
 
 def _bodies(
     document: Document, cells: dict[str, list[Cell]], setting: Setting | None = None
-) -> list[list[Line]]:
+) -> list[Body]:
     """Lines of the trained methods and, apart, of the others."""
-    bodies: list[list[Line]] = [[], []]
+    bodies = [Body([]), Body([], "Not trained: their gains have no test")]
     for name, own in cells.items():
         remarks = [] if setting is None else _remarks(document, setting, name)
         line = Line(document.title(name), document.colour(name), own, remarks)
-        bodies[document.is_reference(name)].append(line)
-    return [body for body in bodies if body]
+        bodies[document.is_reference(name)].lines.append(line)
+    return [body for body in bodies if body.lines]
 
 
 def _remarks(document: Document, setting: Setting, method: str) -> list[str]:
     row = document.row(setting, method)
-    counts = {key: as_number(row.get(key)) or 0 for key in ("undertrained", "missing")}
+    missing = as_number(row.get("missing")) or 0
     seeds = len(row.get("seeds") or ())
     told: list[str] = []
     if (source := _borrowed(document, setting, method)) and not _all_borrowed(document, setting):
         told.append(source)
-    if counts["undertrained"]:
-        told.append(f"undertrained: {counts['undertrained']:g} of {seeds}")
-    if counts["missing"]:
-        told.append(f"seeds missing: {counts['missing']:g}")
+    told += marks.words(document.marks(setting, method))
+    if missing:
+        told.append(f"seeds missing: {missing:g}")
     elif seeds and seeds != _seeds(document, setting):
         told.append("1 seed" if seeds == 1 else f"{seeds} seeds")
     return told

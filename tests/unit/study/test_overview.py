@@ -35,7 +35,7 @@ def test_every_difference_stands_in_the_picture(tables: dict[str, Any]) -> None:
     hovers = sorted(e.text or "" for e in picture.iter(f"{SVG}title"))
     said = [hover.split(":", 1)[1] for hover in hovers]
     assert sorted(f":{text}" for text in said) == sorted(
-        f": {gain(c['relative'])} [{gain(c['low'] / c['first'])}, {gain(c['high'] / c['first'])}]"
+        f": {gain(c['relative'])} [{gain(c['relative_low'])}, {gain(c['relative_high'])}]"
         for c in own
     )
     filled = [e for e in picture.iter(f"{SVG}circle") if e.get("class") == "dot"]
@@ -45,7 +45,7 @@ def test_every_difference_stands_in_the_picture(tables: dict[str, Any]) -> None:
 def test_what_lies_beyond_the_axis_is_an_arrow(tables: dict[str, Any]) -> None:
     changed = copy.deepcopy(tables)
     far = of_baseline(changed)[0]
-    far |= {"mean": 0.1 * far["first"], "low": -0.2 * far["first"], "high": 3 * far["first"]}
+    far |= {"relative": 0.1, "relative_low": -0.2, "relative_high": 3.0}
     before, after = drawn(tables), drawn(changed)
     width = float(after.get("width", 0))
     assert len(list(after.iter(f"{SVG}path"))) == len(list(before.iter(f"{SVG}path"))) + 1
@@ -62,16 +62,28 @@ def test_the_file_needs_nothing_else(tables: dict[str, Any]) -> None:
 
 def test_no_difference_is_no_picture(tables: dict[str, Any]) -> None:
     assert overview(Document(tables | {"contrasts": []})) is None
-    nulls = [c | {"first": None} for c in tables["contrasts"]]
+    nulls = [c | {"relative": None} for c in tables["contrasts"]]
     assert overview(Document(tables | {"contrasts": nulls})) is None
 
 
 def test_the_axis_goes_as_far_as_what_is_significant(tables: dict[str, Any]) -> None:
     changed = copy.deepcopy(tables)
     far = next(c for c in of_baseline(changed) if c["primary"])
-    base = far["first"]
-    far |= {"mean": 2 * base, "low": 1.8 * base, "high": 2.2 * base, "relative": 2.0}
+    far |= {"relative": 2.0, "relative_low": 1.8, "relative_high": 2.2}
     far |= {"p": 1e-9, "p_holm": 1e-8, "significant": True}
+    told = "+200.0 % [+180.0 %, +220.0 %]"
+    hovers = [e.text or "" for e in drawn(changed).iter(f"{SVG}title")]
+    assert any(told in hover for hover in hovers)
+    far |= {"p": 0.9, "p_holm": 1.0, "significant": False}  # beyond, and only an arrow
     picture = drawn(changed)
-    hovers = [e.text or "" for e in picture.iter(f"{SVG}title")]
-    assert any("+200.0 % [+180.0 %, +220.0 %]" in hover for hover in hovers)
+    assert not any(told in (e.text or "") for e in picture.iter(f"{SVG}title"))
+    assert len(list(picture.iter(f"{SVG}path"))) == 1
+
+
+def test_marked_runs_are_told_in_the_picture(tables: dict[str, Any]) -> None:
+    said = [e.text or "" for e in drawn(tables).iter(f"{SVG}text")]
+    assert "wikispeedia 10 % · Baseline ‡" in said
+    assert said.count("†‡") == 1  # CFM on debian at 10 %
+    assert "† undertrained, ‡ best at first validation: some or all of its runs" in said
+    rows = [row | {"undertrained": 0, "first_look": 0} for row in tables["rows"]]
+    assert not any("†" in (e.text or "") for e in drawn(tables | {"rows": rows}).iter())

@@ -6,13 +6,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from page_reader import Reader, Table, assert_self_contained, read
-from study_files import METHODS, METRICS, REFERENCES, SLICES, study_claims, study_tables
-from twotower.report.formats import gain, integer, p_value, score
+from study_files import (
+    DATASETS,
+    METHODS,
+    METRICS,
+    PAPER,
+    REFERENCES,
+    SLICES,
+    study_claims,
+    study_tables,
+)
+from twotower.report.formats import gain, integer, p_value, percent, score
 from twotower.study.page import render, write_page
 
 DASH = "–"  # noqa: RUF001 an en dash is meant
@@ -64,7 +74,21 @@ def differences(tables: dict[str, Any], against: str = "baseline") -> dict[tuple
 
 
 def expected_gain(contrast: dict[str, Any]) -> str:
-    return ("" if contrast["significant"] else "≈ ") + gain(contrast["relative"])
+    """Before a corrected gain ≈ where it is none, behind a descriptive one ° where it may be."""
+    told = gain(contrast["relative"])
+    if contrast["primary"]:
+        return told if contrast["significant"] else f"≈ {told}"
+    return f"{told}°" if contrast["significant"] else told
+
+
+def expected_look(contrast: dict[str, Any]) -> str:
+    if not contrast["primary"]:
+        return "descriptive"
+    return "same" if not contrast["significant"] else "ahead" if contrast["mean"] > 0 else "behind"
+
+
+def signs(row: dict[str, Any]) -> list[str]:
+    return [sign for sign, key in (("†", "undertrained"), ("‡", "first_look")) if row[key]]
 
 
 def test_the_page_is_whole_and_self_contained(
@@ -94,8 +118,9 @@ def test_every_mean_interval_and_gain_stands_in_its_place(
             gap = gaps.get((row["dataset"], row["fraction"], row["method"], metric))
             if gap is not None:
                 assert gained.text == expected_gain(gap)
-                standing = "ahead" if gap["mean"] > 0 else "behind"
-                assert gained.classes[-1] == (standing if gap["significant"] else "same")
+                assert gained.classes[-1] == expected_look(gap)
+            elif row["kind"] == "reference":
+                assert gained.classes[-1] == "untested"
 
 
 def trials_only(tables: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +188,10 @@ def test_what_sets_a_row_apart_stands_below_its_name(tables: dict[str, Any], pag
         table = shown[dataset, fraction]
         return next(row[0].small for row in table.rows if row[0].text.strip() == title(method))
 
-    assert remarks("debian", 0.1, "cfm") == ["undertrained: 2 of 5"]
+    assert remarks("debian", 0.1, "cfm") == [
+        "undertrained: 2 of 5",
+        "best at first validation: 1 of 5",
+    ]
     assert remarks("debian", 1.0, "cfm") == []
     assert remarks("completejourney", 1.0, "so") == []
     assert " ".join(page.text).count("5 seeds, settings of debian") >= 2  # above the tables
@@ -183,14 +211,53 @@ def test_slices_show_recall_with_its_gain(tables: dict[str, Any], page: Reader) 
             assert cell.text == score(row["metrics"][metric]["value"])
             if gap := gaps.get((*where, row["method"], metric)):
                 assert cell.small == [expected_gain(gap)]
+                assert expected_look(gap) in cell.classes
 
 
 def test_the_gains_of_all_settings_stand_in_one_table(tables: dict[str, Any], page: Reader) -> None:
     gaps = differences(tables)
+    rows = {(r["dataset"], r["fraction"], r["method"]): r for r in tables["rows"]}
     for metric, table in zip(tables["primary"], section(page, "gains"), strict=True):
         for method in [m for m in METHODS if m != "baseline"]:
+            cells = lines(table)[title(method)]
             wanted = [expected_gain(gaps[(*where, method, metric)]) for where in settings(tables)]
-            assert [cell.text for cell in lines(table)[title(method)]] == wanted
+            assert [cell.text for cell in cells] == wanted
+            marked = [signs(rows[(*where, method)]) for where in settings(tables)]
+            assert [cell.small for cell in cells] == marked
+    hovers = {a["title"] for _, a in page.tags if a.get("class") == "sign"}
+    assert {"undertrained: 2 of 5", "best at first validation: 5 of 5"} <= hovers
+
+
+def test_tables_say_that_gains_of_what_is_not_trained_have_no_test(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    told = "Not trained: their gains have no test"
+    for name in ("gains", "results", "slices"):
+        for table in section(page, name):
+            texts = [row[0].text.strip() for row in table.rows]
+            first = texts.index(told) + 1
+            assert texts[first : first + len(REFERENCES)] == [title(name) for name in REFERENCES]
+    trained = [row for row in tables["rows"] if row["kind"] != "reference"]
+    assert told not in render(tables | {"rows": trained}, [])
+
+
+def test_what_is_corrected_is_told_apart_from_what_is_descriptive(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    heads = [cell.text for cell in section(page, "results")[0].rows[1][1:]]
+    assert heads == ["mean", "gain"] * 3 + ["mean", "gain, Holm"]
+    heads = [cell.text for cell in section(page, "slices")[0].rows[1][1:]]
+    assert [n for n, head in enumerate(heads) if "Holm" in head] == [5]  # tail @50
+    text = " ".join(" ".join(page.text).split())
+    told = "Grey, all others: descriptive, not corrected for the number of comparisons"
+    assert (
+        f"In colour: Recall@50, Holm-corrected; ≈: not distinguishable from Baseline. {told}"
+        in text
+    )
+    assert (
+        f"In colour: Tail Recall@50, Holm-corrected; ≈: not distinguishable from Baseline. {told}"
+        in text
+    )
 
 
 def test_claims_with_their_verdicts(claims: list[dict[str, Any]], page: Reader) -> None:
@@ -218,10 +285,114 @@ def test_claims_with_their_verdicts(claims: list[dict[str, Any]], page: Reader) 
 def test_claims_have_no_column_for_figures_that_no_paper_gives(
     tables: dict[str, Any], claims: list[dict[str, Any]]
 ) -> None:
-    own = [claim | {"paper": None, "seeds_needed": None} for claim in claims]
+    own = [claim | {"paper": None} for claim in claims if claim["verdict"] != "underpowered"]
     (table,) = section(read(render(tables, own)), "claims")
     heads = [cell.text.strip() for cell in table.rows[0]]
     assert heads == ["On", "Verdict", "Here", "Interval", "here", "p (Holm)"]
+
+
+def claim_rows(tables: dict[str, Any], claims: list[dict[str, Any]]) -> list[list[Any]]:
+    (table,) = section(read(render(tables, claims)), "claims")
+    return [row for row in table.rows[1:] if len(row) > 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seeds_needed": 1400}, "1\u202f400"),
+        ({"paper": None}, "no paper figure to power for"),
+        ({"paper": None, "margin": 0.02}, "more queries, not seeds"),
+        ({}, "more queries, not seeds"),
+        ({"ours": None}, "no gain to power for"),
+        ({"low": None, "high": None}, "no gain to power for"),
+        ({"seeds": 1}, "one seed: its spread is not known"),
+        ({"verdict": "not_shown"}, ""),
+    ],
+)
+def test_an_underpowered_claim_says_how_many_seeds_or_why_there_is_no_number(
+    tables: dict[str, Any], claims: list[dict[str, Any]], change: dict[str, Any], told: str
+) -> None:
+    one = claims[0] | {"verdict": "underpowered", "paper": 0.04, "seeds_needed": None}
+    found, _ = claim_rows(tables, [one | change, one])
+    assert (found[-1].text or "".join(found[-1].small)) == told
+
+
+def test_claims_tell_the_marks_of_the_runs_behind_them(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    for claim, row in zip(claims, claim_rows(tables, claims), strict=True):
+        where = claim["dataset"], claim["fraction"], claim["method"], claim["against"]
+        late = ["undertrained: CFM 2 of 5", "best at first validation: CFM 1 of 5"]
+        first = ["best at first validation: Baseline 5 of 5"]
+        told = {"debian": late if "cfm" in where else [], "wikispeedia": first}
+        wanted = told.get(claim["dataset"] or "", []) if claim["fraction"] == 0.1 else []
+        assert row[0].small == ([] if wanted == first and "baseline" not in where else wanted)
+
+
+def test_lines_of_one_claim_are_told_apart_by_their_methods(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    pair = [claims[0], claims[0] | {"method": "so"}]
+    assert [row[0].text for row in claim_rows(tables, pair)] == [
+        "debian, CFM against Baseline",
+        "debian, SO against Baseline",
+    ]
+
+
+def test_one_far_claim_leaves_the_others_their_axis(
+    tables: dict[str, Any], claims: list[dict[str, Any]]
+) -> None:
+    """As where the baseline finds next to nothing: an arrow, and the rest stays apart."""
+
+    def picture(found: list[dict[str, Any]], place: int) -> ElementTree.Element:
+        page = render(tables, found).split('<section id="claims">')[1]
+        return ElementTree.fromstring(re.findall("<svg.*?</svg>", page)[place])
+
+    near = {"verdict": "underpowered", "ours": 0.05, "low": -0.1, "high": 0.2, "paper": None}
+    own = [claims[0] | near, claims[0] | near | {"ours": 0.3}]
+    far = claims[0] | near | {"ours": 103.0, "low": -4.0, "high": 300.0}
+    dots = [
+        float(next(picture([*own, far], place).iter("circle")).get("cx", 0)) for place in (0, 1)
+    ]
+    assert dots[1] - dots[0] > 20
+    assert not list(picture([*own, far], 2).iter("circle"))
+    assert len(list(picture([*own, far], 2).iter("path"))) == 2
+    assert list(picture([far | {"verdict": "holds"}], 0).iter("circle"))
+
+
+def test_the_papers_gains_stand_beside_ours(tables: dict[str, Any], page: Reader) -> None:
+    shown = section(page, "paper")
+    heads = [[cell.text for cell in table.rows[0][1:]] for table in shown]
+    assert heads == [["Recall@10", "Recall@50"], ["Unseen Recall@50"], ["Recall@10", "Recall@50"]]
+    gaps, others = differences(tables), differences(tables, "so")
+    for table, fraction, place in ((shown[0], 1.0, 0), (shown[2], 0.1, 1)):
+        texts = [[cell.text.strip() for cell in row] for row in table.rows[2:]]
+        for dataset in DATASETS:
+            first = texts.index([dataset])
+            own = texts[first + 1 : first + 4]
+            assert [row[0] for row in own] == ["SO", "CFM", "CFM against SO"]
+            assert [row[1] for row in own] == [
+                *(gain(PAPER[name, "baseline", "recall@10"][place]) for name in ("so", "cfm")),
+                "",
+            ]
+            assert own[0][2].startswith(expected_gain(gaps[dataset, fraction, "so", "recall@10"]))
+            assert own[2][3] == gain(PAPER["cfm", "so", "recall@50"][place])
+            assert own[2][4].startswith(
+                expected_gain(others[dataset, fraction, "cfm", "recall@50"])
+            )
+    assert '<section id="paper">' not in render(tables | {"paper": []}, [])
+
+
+def test_a_share_of_pairs_is_per_cent_and_a_dataset_names_its_task(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    table = section(page, "data")[0]
+    heads = [cell.text for cell in table.rows[0]]
+    at = heads.index("share of test pairs of unseen items")
+    facts = [dataset["facts"] for dataset in tables["datasets"]]
+    wanted = [percent(own["share_of_test_pairs_of_unseen_items"]) for own in facts]
+    assert [row[at].text for row in table.rows[1:]] == wanted
+    assert {row[heads.index("Task")].text for row in table.rows[1:]} == {"item to item"}
 
 
 def test_forest_points_are_filled_where_holm_finds_them(
@@ -246,11 +417,30 @@ def test_every_run_stands_with_its_numbers_and_its_command(
         if run["kind"] == "seed":
             tested = [score(run["metrics"][metric]) for metric in METRICS]
             steps = f"{run['best_step']} of {run['steps']}"
-            spent = integer(run["core_seconds"])
+            spent = [integer(run["core_seconds"]), integer(run["seconds"])]
             assert cells[2] == f"seed {run['seed']}"
-            assert cells[3:-2] == [score(run["validation"]), *tested, steps, spent]
-    marked = [row[0].text for row in shown.values() if row[2].small == ["undertrained"]]
-    assert sorted(marked) == sorted(run["id"] for run in tables["runs"] if run["undertrained"])
+            assert cells[3:-3] == [score(run["validation"]), *tested, steps, *spent]
+    words = {"undertrained": "undertrained", "first_look": "best at first validation"}
+    for mark, word in words.items():
+        marked = [row[0].text for row in shown.values() if word in row[2].small]
+        assert sorted(marked) == sorted(run["id"] for run in tables["runs"] if run[mark])
+
+
+def test_environments_stand_once_and_runs_point_at_them(
+    tables: dict[str, Any], page: Reader
+) -> None:
+    """The first two differ in their commit alone."""
+    first, *groups = section(page, "runs")
+    runs = tables["runs"]
+    references = sum(run["environment"] == "e3" for run in runs)
+    told = [[cell.text for cell in row] for row in first.rows[1:]]
+    versions, rest = "python 3.11.9, torch 2.13.0, ray 2.60.0", integer(len(runs) - references)
+    assert told == [
+        ["E1", "2 cores, Intel Xeon 2.1 GHz, 7.8 GiB", "Linux 6.8", versions, "2", rest],
+        ["E2", "2 cores, AMD EPYC, 7.8 GiB", "Linux 6.8", versions, "1", str(references)],
+    ]
+    pointed = {row[0].text: row[-2].text for table in groups for row in table.rows[1:]}
+    assert pointed == {r["id"]: "E2" if r["environment"] == "e3" else "E1" for r in runs}
 
 
 def test_costs_add_up(tables: dict[str, Any], page: Reader) -> None:
@@ -399,6 +589,13 @@ def test_sizes_are_drawn_where_tables_differ(
     assert part.count("RFM, both sizes</text>") == 2 * 2
     first = lines(section(page, "sizes")[0])
     assert [cell.text for cell in first["RFM"]][:3] == ["1.2 MB", "15.0 %", "1.49 MB"]
+    picture = ElementTree.fromstring(re.findall("<svg.*?</svg>", part)[0])
+    at = {e[0].text or "": float(e.get("cx", 0)) for e in picture.iter("circle")}
+    half, one, two = (
+        next(x for told, x in at.items() if f" at {size} [" in told)
+        for size in ("0.6", "1.2", "2.4")
+    )
+    assert two - one == pytest.approx(one - half, abs=7)  # but for what sets curves apart
     same = copy.deepcopy(tables)
     for row in same["rows"]:
         row["sizes"] = tables["rows"][0]["sizes"] and dict(tables["rows"][0]["sizes"])
@@ -413,3 +610,15 @@ def test_the_page_says_how_many_seeds_a_margin_takes(
     endless = copy.deepcopy(tables)
     endless["power"][0]["seeds_needed"] = None
     assert "takes more than 1,000 seeds on debian 10 %" in render(endless, claims)
+
+
+def test_the_best_trials_have_marks_of_their_own(tables: dict[str, Any]) -> None:
+    document = trials_only(tables)
+    for row in document["rows"]:
+        row |= {"undertrained": 0, "first_look": 0, "best_trial": {}}
+    document["rows"][0]["best_trial"] = {"undertrained": 0, "first_look": 1}
+    page = read(render(document, []))
+    (table,) = section(page, "validation")
+    found = [cell.text for row in table.rows for cell in row if "‡" in cell.small]
+    assert found == [score(document["rows"][0]["validation"]["value"])]
+    assert "The best trials of some methods are marked ‡" in " ".join(page.text)
