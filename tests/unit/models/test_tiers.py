@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twotower.core.embedding_config import MGQE
 from twotower.core.validation import validated
@@ -82,3 +84,35 @@ def test_centroids_that_only_an_empty_tier_has_are_not_made() -> None:
     assert served.tensors["centroids"].shape == (2, 4, WIDTH // 2)
     assert served.settings == {"tiers": [{"rows": SIZE, "centroids": [4, 4]}]}
     assert served.payload_bytes() == 4 * 4 * WIDTH + (SIZE * 4 + 7) // 8
+
+
+LIMITS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+"""Centroids of each tier, in any order."""
+
+
+@given(LIMITS, st.data(), st.integers(0, 2**16))
+def test_the_dead_are_given_values_that_may_choose_them(
+    limits: list[int], data: st.DataObject, seed: int
+) -> None:
+    counts = np.array([data.draw(st.integers(0, 3)) for _ in limits], dtype=np.int64)
+    dead = np.array([[data.draw(st.booleans()) for _ in range(max(limits))] for _ in range(2)])
+    made = tiers.Tiers(tuple((k, min(k, 2)) for k in limits), None, (1,) * len(limits))
+    source = torch.Generator().manual_seed(seed)
+    found = list(zip(*made.draw_able(dead, counts, source), strict=True))
+    tier_of = np.repeat(np.arange(len(limits)), counts)
+    able = {
+        (d, k): {p for p, tier in enumerate(tier_of) if made.limits[tier][d] > k}
+        for d, k in zip(*np.nonzero(dead), strict=True)
+    }
+    assert [(d, k) for d, k, _ in found] == [at for at, places in able.items() if places]
+    assert all(place in able[d, k] for d, k, place in found)
+
+
+def test_every_value_that_may_choose_a_centroid_is_drawn_alike() -> None:
+    made = tiers.Tiers(((2,), (4,), (3,)), None, (1, 1, 1))
+    source = torch.Generator().manual_seed(0)
+    counts = np.array([2, 3, 1], dtype=np.int64)
+    drawn = [made.draw_able(np.ones((1, 4), dtype=bool), counts, source)[2] for _ in range(6000)]
+    for k, able in enumerate(([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [2, 3, 4, 5], [2, 3, 4])):
+        found = np.bincount([places[k] for places in drawn], minlength=6) / 6000
+        assert found == pytest.approx([(p in able) / len(able) for p in range(6)], abs=0.03)

@@ -244,20 +244,22 @@ class CodebookTable(Table):
     def _revive(self, rows_nE: Tensor, ids_n: Tensor, step: int) -> None:
         """Move each centroid that no trained value chooses to a value that may choose it."""
         codes_nD = self.codes(rows_nE, ids_n)
+        used_DK = torch.zeros(self._shape[:2], dtype=torch.bool, device=codes_nD.device)
+        used_DK.scatter_(1, codes_nD.T, True)
+        known = (ids_n >= FIRST_ID).nonzero().flatten()
+        tier_n = self.tier[ids_n[known]]
+        counts_T = torch.bincount(tier_n, minlength=len(self._tiers.sizes))
         source = generator(self.size.seed, "revive", self.size.name, str(step))
-        for d, part_nw in enumerate(rows_nE.split(self._shape[2], dim=1)):
-            limits_n = self._limits(d)[self.tier[ids_n].long()] * (ids_n >= FIRST_ID)
-            unused_K = torch.bincount(codes_nD[:, d], minlength=self._shape[1]) == 0
-            for k in unused_K.nonzero().flatten().tolist():
-                able = (limits_n > k).nonzero().flatten()
-                if len(able):
-                    drawn = able[torch.randint(len(able), (), generator=source).to(able.device)]
-                    self._move(d, k, part_nw[drawn], int(codes_nD[drawn, d]))
+        found = self._tiers.draw_able(~used_DK.cpu().numpy(), counts_T.cpu().numpy(), source)
+        d_m, k_m, place_m = (torch.as_tensor(one, device=codes_nD.device) for one in found)
+        row_m = known[tier_n.argsort(stable=True)][place_m]
+        rows_mw = rows_nE.unflatten(1, (self._shape[0], -1))[row_m, d_m]
+        self._move(d_m, k_m, rows_mw, codes_nD[row_m, d_m])
 
-    def _move(self, subspace: int, place: int, row_w: Tensor, code: int) -> None:
-        """Put a centroid where a row is, which now reads the centroid ``code``."""
-        del code
-        self.centroids[subspace, place] = row_w
+    def _move(self, d_m: Tensor, k_m: Tensor, rows_mw: Tensor, codes_m: Tensor) -> None:
+        """Put centroids where rows are, which now read the centroids ``codes_m``."""
+        del codes_m
+        self.centroids[d_m, k_m] = rows_mw
 
     def _chosen(self, codes_uD: Tensor) -> Tensor:
         """The centroids that codes name, ``(u, E)``, with gradient."""
@@ -315,10 +317,10 @@ class SoftmaxTable(CodebookTable):
         values_Duw = softened(chosen_Duw, phi_Dup, softer_DKp, self.centroids)
         return Choice(values_Duw.transpose(0, 1).reshape_as(rows_uE), codes_uD, None)
 
-    def _move(self, subspace: int, place: int, row_w: Tensor, code: int) -> None:
-        """The key goes to the row; the value begins as what the row reads, another space."""
-        self.keys[subspace, place] = row_w
-        self.centroids[subspace, place] = self.centroids[subspace, code].clone()
+    def _move(self, d_m: Tensor, k_m: Tensor, rows_mw: Tensor, codes_m: Tensor) -> None:
+        """Keys go to the rows; values begin as what the rows read, another space."""
+        self.keys[d_m, k_m] = rows_mw
+        self.centroids[d_m, k_m] = self.centroids[d_m, codes_m]
 
     def _by_kmeans(self, rows_nE: Tensor, ids_n: Tensor) -> None:
         """Keys point where the values lie."""

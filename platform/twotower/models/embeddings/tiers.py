@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from twotower.core.embedding_config import DPQSX, DPQVQ, MGQE
@@ -52,6 +53,37 @@ class Tiers:
         tier = np.empty_like(by_order)
         tier[self.order] = by_order
         return tier
+
+    def draw_able(
+        self, dead_DK: NDArray[np.bool_], counts_T: Int64, source: torch.Generator
+    ) -> tuple[Int64, Int64, Int64]:
+        """For each dead centroid a value, any of those that may choose it alike.
+
+        Args:
+            dead_DK: bool ``(D, K)``.
+            counts_T: int64 ``(T,)``: values of each tier to draw from.
+            source: of the draws.
+
+        Returns:
+            Subspace and centroid of those that some value may choose, and the place of the value
+            drawn among all, tier after tier; int64 ``(m,)`` each.
+        """
+        starts_T, (d_m, k_m) = np.cumsum(counts_T) - counts_T, np.nonzero(dead_DK)
+        drawn_m = torch.rand(len(d_m), generator=source, dtype=torch.float64).numpy()
+        place_m = np.full(len(d_m), -1)
+        for d in np.unique(d_m):
+            limits_T = np.array(self.limits_of_subspace(int(d)))
+            own, rank_T = d_m == d, np.argsort(-limits_T, kind="stable")
+            ends_T = np.cumsum(counts_T[rank_T])  # of tiers, those that reach furthest first
+            reach = np.searchsorted(-limits_T[rank_T], -k_m[own])
+            able = np.where(reach > 0, ends_T[reach - 1], 0)
+            among = (drawn_m[own] * able).astype(np.int64)
+            nth = np.searchsorted(ends_T, np.minimum(among, ends_T[-1] - 1), side="right")
+            before = ends_T[nth] - counts_T[rank_T[nth]]
+            place = starts_T[rank_T[nth]] + among - before
+            place_m[own] = np.where(able > 0, place, -1)
+        kept = place_m >= 0
+        return d_m[kept], k_m[kept], place_m[kept]
 
     def served(self, size: Size, codes_VD: NDArray[Any], centroids: Float32) -> Served:
         """Codes, packed tier by tier, and centroids as they are served."""
