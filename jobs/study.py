@@ -1,4 +1,4 @@
-"""Run a study on a cluster: `python jobs/study.py STUDY`.
+"""Run a study on a cluster: `python jobs/study.py STUDY [--only NAME]`.
 
 Runs what its ledger lacks, as many runs at once as fit, and writes tables, claims and page beside
 it. As a job, from the repository's root, with the study's folder on storage that all nodes share:
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the study, print its tables and where the page is."""
     arguments = entry.parse("study")
     with Display() as display:
-        found = complete(Path(arguments.study), display.on_study)
+        found = complete(Path(arguments.study), display.on_study, only=arguments.only)
     print_study(found, Console(highlight=False))
 
 

@@ -97,7 +97,7 @@ class RayTasks:
                     self._on_progress(stage, done, len(units))
                     yield result
             except RayError as error:
-                raise RunError(f"prepare: stage {stage!r} failed: {error}") from error
+                raise RunError(f"stage {stage!r} failed: {error}") from error
 
 
 def _unpack(batches: Iterable[Any]) -> Iterator[Any]:

@@ -44,7 +44,7 @@ ACTIONS = {
     ),
     "resume": Action("tune/resume.py", "Go on with a search.", ("search", "more_trials")),
     "report": Action("tune/report.py", "Show a search.", ("search",)),
-    "study": Action("jobs/study.py", "Run a study.", ("study",)),
+    "study": Action("jobs/study.py", "Run a study.", ("study", "only")),
     "benchmark": Action("jobs/benchmark.py", "Measure training.", ("folder", "repeats")),
 }
 """What can be submitted, by name."""
@@ -57,6 +57,10 @@ _ARGUMENTS = {
     "set": (
         ("--set",),
         {"metavar": "PATH=VALUE", "action": "append", "default": [], "help": "change one value"},
+    ),
+    "only": (
+        ("--only",),
+        {"metavar": "NAME", "action": "append", "default": [], "help": "run a part of it first"},
     ),
     "part": (("--part",), {"choices": ("validation", "test"), "default": "test"}),
     "output": (("-o", "--output"), {"metavar": "FOLDER", "help": "default: export in the run"}),
