@@ -52,7 +52,7 @@ class Cell:
     """Figure that the cell is a point of; None = a row of the tables."""
 
     value: Any = None
-    """What the figure's path is set to."""
+    """What the figure's path is set to; of a grid by path."""
 
 
 def tuned_by(cells: Mapping[Key, Cell], key: Key) -> Cell:

@@ -45,7 +45,7 @@ def sweeps(document: Document) -> list[Figures]:
     """A plot for each sweep, setting and metric; methods that sweep the same share a plot."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for sweep in rows_of(document.tables, "sweeps"):
-        if rows_of(sweep, "points"):
+        if rows_of(sweep, "points") and not sweep.get("grid"):
             title = str(sweep.get("title") or sweep.get("name") or "")
             found.setdefault((title, text_of(sweep, "path")), []).append(sweep)
     return [_swept_figures(document, title, path, own) for (title, path), own in found.items()]

@@ -154,10 +154,11 @@ def _points(plan: StudyPlan, known: dict[Key, Cell], file: Path) -> Iterator[Cel
                     raise ConfigError(
                         f"{file}: sweeps.{name}: the study does not run {_named(start)}"
                     )
-                for value in sweep.values:
+                for changes in sweep.points:
+                    value = changes if sweep.path is None else changes[sweep.path]
                     key = Key(dataset, fraction, f"{name}={value}")
                     own = known[start]
-                    last = {**(own.last or {}), sweep.path: value}
+                    last = {**(own.last or {}), **changes}
                     config = _changed(own.config, last, f"{file}: sweeps.{name}")
                     lender = own.lender or start
                     yield Cell(key, config, None, 0, seeds, lender, last, name, value)

@@ -8,7 +8,7 @@ from twotower.report import html
 from twotower.report.folder import as_number
 from twotower.report.formats import SLICE_MEANING, SLICES, core_time, metric_label
 from twotower.report.views import fact_rows
-from twotower.study import claim_views, figures, headline, run_views, sizes, views
+from twotower.study import claim_views, figures, grids, headline, run_views, sizes, views
 from twotower.study.document import Document, rows_of, text_of, texts_of
 from twotower.study.overview import overview
 from twotower.study.paper_views import paper_tables
@@ -66,7 +66,7 @@ def render(
         "overview": overview(document),
         "forests": figures.forests(document),
         "sizes": sizes.figures(document),
-        "sweeps": figures.sweeps(document),
+        "sweeps": figures.sweeps(document) + grids.figures(document),
         "data": run_views.data_rows(document),
         "features": run_views.feature_rows(document),
         "cost": run_views.cost_table(document),

@@ -16,6 +16,7 @@ A small one:
     folder: runs/small
 """
 
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -72,7 +73,7 @@ class Method(Section):
 
 
 class Sweep(Section):
-    """A figure: one value changed along a line, everything else at a method's winner."""
+    """A figure: values changed along a line or over a grid, all else at a method's winner."""
 
     title: Text
     """Above the figure."""
@@ -80,11 +81,18 @@ class Sweep(Section):
     method: Name
     """Whose winner it starts from."""
 
-    path: Text
-    """The dotted path that is changed."""
+    path: Text | None = None
+    """The dotted path that is changed; null = those of `grid`."""
 
-    values: Annotated[tuple[Any, ...], Field(min_length=2)]
-    """What it is set to."""
+    values: tuple[Any, ...] = ()
+    """What it is set to, two values or more."""
+
+    grid: dict[Text, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default_factory=dict[str, tuple[Any, ...]]
+    )
+    """In place of `path` and `values`: dotted paths and their values, of which every combination is
+    a point, drawn against the bytes of its tables along the first path:
+    `{model.embeddings.large.num_subspaces: [8, 16], model.embed_dim: [32, 64]}`."""
 
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Where."""
@@ -94,6 +102,21 @@ class Sweep(Section):
 
     seeds: Count | None = None
     """How many of the study's seeds; null = all."""
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """The changes of each point, by dotted path."""
+        if self.path is not None:
+            return [{self.path: value} for value in self.values]
+        return [dict(zip(self.grid, one, strict=True)) for one in product(*self.grid.values())]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sweep":
+        if (self.path is None) == (not self.grid) or (self.path is None and self.values):
+            raise ValueError("path: give `path` and `values`, or `grid` alone")
+        if len(self.points) < 2:
+            raise ValueError(f"{'values' if self.path else 'grid'}: has fewer than two points")
+        return self
 
 
 class Claim(Section):

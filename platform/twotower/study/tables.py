@@ -333,6 +333,7 @@ class _Maker:
                         "fraction": fraction,
                         "method": sweep.method,
                         "path": sweep.path,
+                        "grid": list(sweep.grid),
                         "points": points,
                         "baseline": shown.get((dataset, fraction, baseline), {}),
                     }
@@ -340,7 +341,7 @@ class _Maker:
     def _point(self, cell: Cell, means: Mapping[str, Any]) -> dict[str, Any]:
         lines = done(self._book.seed_lines(cell))
         found = {"value": cell.value, "seeds": len(lines), "metrics": dict(means)}
-        return {**found, **marks.counts(lines)}
+        return {**found, "sizes": sizes_of(lines), **marks.counts(lines)}
 
     def _run(self, line: Line) -> dict[str, Any]:
         return {

@@ -77,6 +77,16 @@ def test_points_of_a_figure_take_the_winner_and_change_one_value(tmp_path: Path)
     assert points[1].config.ssl.weight == 1.0
 
 
+def test_a_grid_has_every_combination(tmp_path: Path) -> None:
+    paths = {"ssl.weight": [0.1, 1.0], "model.embed_dim": [4, 8]}
+    grid = {"title": "x", "method": "cfm", "datasets": ["small"], "grid": paths}
+    points = [c for c in load_study(small_study(tmp_path, sweeps={"grid": grid})).cells if c.sweep]
+    both = [(c.config.ssl.weight, c.config.model.embed_dim) for c in points]
+    assert both == [(0.1, 4), (0.1, 8), (1.0, 4), (1.0, 8)]
+    assert points[1].value == {"ssl.weight": 0.1, "model.embed_dim": 8}
+    assert len({cell.key for cell in points}) == 4
+
+
 def test_a_dataset_may_take_over_settings(tmp_path: Path) -> None:
     datasets = {
         "small": {"config": "small.yaml", "fractions": [1.0, 0.2]},
@@ -173,6 +183,9 @@ def test_what_a_method_sets_is_not_tuned_for_it(tmp_path: Path) -> None:
         ({"datasets": {"small": {**SMALL, "methods": ["cfm"]}}}, "lack the baseline 'baseline'"),
         ({"datasets": {"small": {**SMALL, "methods": []}}}, "at least 1 item"),
         ({"sweeps": {"weight": {**SWEEP, "seeds": 3}}}, "sweeps.weight.seeds: 3, but"),
+        ({"sweeps": {"weight": {**SWEEP, "values": [1]}}}, "values: has fewer than two points"),
+        ({"sweeps": {"weight": {**SWEEP, "grid": {"seed": [1, 2]}}}}, "or `grid` alone"),
+        ({"sweeps": {"weight": {**SWEEP, "path": None}}}, "or `grid` alone"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
