@@ -1,6 +1,7 @@
 """Sweeps over several paths at once: a metric against the bytes of each point's tables."""
 
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from twotower.report import error_bars
@@ -15,6 +16,9 @@ from twotower.study.document import Document, rows_of, setting_of, texts_of, val
 from twotower.study.figures import Figures
 from twotower.study.sizes import X_TITLE
 from twotower.study.views import DASH
+
+_LONG = 16
+"""Letters of a value that a curve's name has room for."""
 
 
 def figures(document: Document) -> list[Figures]:
@@ -38,7 +42,8 @@ def _figures(document: Document, sweep: Mapping[str, Any]) -> Figures:
     ]
     names = [path.rpartition(".")[2] for path in paths]
     columns = [*names, "Tables", "of full tables", "Seeds", *map(metric_label, shown), "Runs"]
-    rows = [_row(point, paths, shown) for point in points]
+    short = _short(sweep)
+    rows = [_row(point, paths, shown, short) for point in points]
     return Figures(f"{sweep.get('title')}, {where}", plots, columns, rows)
 
 
@@ -47,11 +52,12 @@ def _drawn(
 ) -> Any:
     """A curve along the first path for every combination of the others."""
     first, *others = texts_of(sweep, "grid")
+    short = _short(sweep)
     curves: dict[str, list[Point]] = {}
     for point in points:
         value, own = _metric(point, metric), point["value"]
         if value is not None:
-            told = [f"{path.rpartition('.')[2]} {plain(own[path])}" for path in others]
+            told = [f"{path.rpartition('.')[2]} {short[path, plain(own[path])]}" for path in others]
             label = ", ".join(told) or first.rpartition(".")[2]
             dot = Point((_bytes(point) or 0.0) / 1e6, value.value, value.low, value.high)
             curves.setdefault(label, []).append(dot)
@@ -65,12 +71,30 @@ def _drawn(
     return error_bars.curves(series, X_TITLE, metric_label(metric), level, x_kind="log")
 
 
-def _row(point: Mapping[str, Any], paths: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _short(sweep: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Values as curves name them, by path and text: a path's own letters where texts are long."""
+    found: dict[tuple[str, str], str] = {}
+    for path in texts_of(sweep, "grid"):
+        texts = list(dict.fromkeys(plain(p["value"][path]) for p in rows_of(sweep, "points")))
+        is_long = any(len(text) > _LONG for text in texts)
+        for place, text in enumerate(texts):
+            found[path, text] = ascii_uppercase[place % 26] * (1 + place // 26) if is_long else text
+    return found
+
+
+def _row(
+    point: Mapping[str, Any],
+    paths: Sequence[str],
+    metrics: Sequence[str],
+    short: Mapping[tuple[str, str], str],
+) -> list[str]:
     tables, full = _bytes(point), _bytes(point, "full_table_bytes")
     values = [_metric(point, metric) for metric in metrics]
+    texts = [(path, plain(point["value"][path])) for path in paths]
+    told = [(short[text], text[1]) for text in texts]
     seeds = int(as_number(point.get("seeds")) or 0)
     return [
-        *(plain(point["value"][path]) for path in paths),
+        *(f"{name}: {text}" if name != text else text for name, text in told),
         byte_size(tables) if tables else DASH,
         percent(tables / full) if tables and full else DASH,
         str(seeds),

@@ -48,3 +48,17 @@ def test_a_curve_runs_along_the_first_path(tables: dict[str, Any]) -> None:
     for label in ("embed_dim 16", "embed_dim 32"):
         assert part.count(f">{label}<") == len(tables["primary"])
     assert part.count("<circle") == 4 * len(tables["primary"])
+
+
+def test_long_values_are_named_by_letters(tables: dict[str, Any]) -> None:
+    tiers = {16: [{"share": 1, "num_centroids": 256}], 32: [{"share": 1, "num_centroids": 64}]}
+    (grid,) = tables["sweeps"]
+    points = [
+        {**point, "value": {**point["value"], PATHS[1]: tiers[point["value"][PATHS[1]]]}}
+        for point in grid["points"]
+    ]
+    changed = {**tables, "sweeps": [{**grid, "points": points}]}
+    text = render(changed, study_claims(tables))
+    assert text.count(">embed_dim A<") == text.count(">embed_dim B<") == len(tables["primary"])
+    (table,) = [table for table in read(text).tables if table.section == "sweeps"]
+    assert table.rows[1][1].text == "A: [{share: 1, num_centroids: 256}]"
