@@ -133,11 +133,15 @@ def refuse(problems: Sequence[str]) -> None:
         raise DataError("\n".join([*problems[:_SHOWN], *more]))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint with the column that the name was perhaps meant to be."""
+def nearest(name: str, known: Iterable[str], told: Iterable[str] | None = None) -> str:
+    """A hint with the known name that one was perhaps meant to be.
+
+    Without one near it lists ``told``, by default all.
+    """
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+    listed = names if told is None else told
+    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(listed)}"
 
 
 def family(kind: pa.DataType) -> str:

@@ -1,10 +1,10 @@
 """Which runs of a study are asked for: all of them, or those of some methods, datasets, sweeps."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from twotower.core.errors import InputError
+from twotower.data.schema import nearest
 from twotower.study.cells import Key, tuned_by
 from twotower.study.load import Study
 
@@ -75,7 +75,6 @@ def _names(dataset: str, label: str) -> Iterator[str]:
 def _require(study: Study, name: str, known: Sequence[str]) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     plain = dict.fromkeys(one for one in known if "/" not in one)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(plain)}"
+    hint = nearest(name, known, told=plain)
     raise InputError(f"--only: {study.source} runs nothing named {name!r}; {hint}")

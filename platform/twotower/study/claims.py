@@ -1,6 +1,6 @@
 """A study's claims held against its numbers: `claims.json`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from twotower.evaluation.significance import holm
@@ -32,7 +32,7 @@ def hold(study: Study, contrasts: Contrasts) -> list[dict[str, Any]]:
     planned = [
         (_measured(study, contrasts, claim, place), claim, place)
         for claim in study.plan.claims
-        for place in _places(study, claim)
+        for place in study.plan.places_of(claim)
     ]
     adjusted = _corrected(study, planned)
     return [
@@ -62,18 +62,6 @@ def _corrected(study: Study, planned: Sequence[_Planned]) -> dict[int, float]:
             families.setdefault(None if whole else place, {})[number] = 1.0 if p is None else p
     found |= {number: p for family in families.values() for number, p in holm(family).items()}
     return {n: p for n, p in found.items() if planned[n][0] is not None}
-
-
-def _places(study: Study, claim: Claim) -> Iterator[tuple[str, float]]:
-    """Datasets and fractions that the plan measures a claim on."""
-    plan = study.plan
-    for dataset in claim.datasets or tuple(plan.datasets):
-        fractions = plan.datasets[dataset].fractions
-        if not {claim.method, claim.against} <= {*plan.methods_on(dataset)}:
-            continue
-        if claim.grows_from is not None and claim.grows_from not in fractions:
-            continue
-        yield from ((dataset, fraction) for fraction in claim.fractions if fraction in fractions)
 
 
 def _measured(

@@ -21,7 +21,6 @@ from twotower.study.overview import overview, standing_alone
 from twotower.study.page import write_page
 from twotower.study.rules import require_todays
 from twotower.study.tables import build
-from twotower.study.uncompared import not_compared
 
 TABLES, CLAIMS, PAGE = "tables.json", "claims.json", "index.html"
 PICTURE = "gains.svg"
@@ -101,7 +100,6 @@ def _write(
 ) -> dict[str, Any]:
     """Write tables, claims and page of what the ledger holds."""
     tables, contrasts = build(study, ledger, resamples)
-    tables["not_compared"] = not_compared(study, Book(study, ledger))
     claims = grounded(study.plan, tables, hold(study, contrasts))
     store.write_json(TABLES, tables)
     store.write_json(CLAIMS, claims)

@@ -27,28 +27,6 @@ class Name(NamedTuple):
     metric: str
 
 
-@dataclass(slots=True)
-class Contrast:
-    """One method less another."""
-
-    effect: Effect
-    first: float
-    """Mean of the metric of the one that is taken off: what the gain is relative to."""
-
-    gain: Effect | None
-    """The relative gain. Its interval is that of the ratio; its p-value that of the difference.
-    None where the other finds nothing."""
-
-    p_holm: float | None = None
-    """Of the primary family: methods against the baseline in the primary metrics."""
-
-    values: "Values | None" = None
-    """Kept where a claim compares gains."""
-
-    seeds: tuple[int, ...] = ()
-    """Of the rows."""
-
-
 class Values(NamedTuple):
     """What a contrast is made of, NaN where a query was not measured."""
 
@@ -74,6 +52,28 @@ class Values(NamedTuple):
             return None
         ratio = float(np.nanmean(self.differences)) / first
         return ratio + (self.differences - ratio * self.firsts) / first
+
+
+@dataclass(slots=True)
+class Contrast:
+    """One method less another."""
+
+    effect: Effect
+    first: float
+    """Mean of the metric of the one that is taken off: what the gain is relative to."""
+
+    gain: Effect | None
+    """The relative gain. Its interval is that of the ratio; its p-value that of the difference.
+    None where the other finds nothing."""
+
+    p_holm: float | None = None
+    """Of the primary family: methods against the baseline in the primary metrics."""
+
+    values: Values | None = None
+    """Kept where a claim compares gains."""
+
+    seeds: tuple[int, ...] = ()
+    """Of the rows."""
 
 
 def contrasted(found: Mapping[Name, Values], options: Comparison) -> dict[Name, Contrast]:

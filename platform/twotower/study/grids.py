@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from markupsafe import Markup
+
 from twotower.report import error_bars
 from twotower.report.content import COLOURS
 from twotower.report.error_bars import Curve, Point
@@ -35,24 +37,27 @@ def _figures(document: Document, sweep: Mapping[str, Any]) -> Figures:
     points = sorted(rows_of(sweep, "points"), key=lambda point: _bytes(point) or 0.0)
     shown = [m for m in document.primary if any(_metric(point, m) for point in points)]
     where = setting_of(sweep).label
+    short = _short(sweep)
     plots = [
-        Figure(f"{metric_label(metric)} on {where}", _drawn(document, sweep, points, metric))
+        Figure(f"{metric_label(metric)} on {where}", _drawn(document, sweep, points, metric, short))
         for metric in shown
         if all(_bytes(point) for point in points)
     ]
     names = [path.rpartition(".")[2] for path in paths]
     columns = [*names, "Tables", "of full tables", "Seeds", *map(metric_label, shown), "Runs"]
-    short = _short(sweep)
     rows = [_row(point, paths, shown, short) for point in points]
     return Figures(f"{sweep.get('title')}, {where}", plots, columns, rows)
 
 
 def _drawn(
-    document: Document, sweep: Mapping[str, Any], points: Sequence[Mapping[str, Any]], metric: str
-) -> Any:
+    document: Document,
+    sweep: Mapping[str, Any],
+    points: Sequence[Mapping[str, Any]],
+    metric: str,
+    short: Mapping[tuple[str, str], str],
+) -> Markup:
     """A curve along the first path for every combination of the others."""
     first, *others = texts_of(sweep, "grid")
-    short = _short(sweep)
     curves: dict[str, list[Point]] = {}
     for point in points:
         value, own = _metric(point, metric), point["value"]

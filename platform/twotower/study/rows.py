@@ -78,11 +78,10 @@ def validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
     """The best of a cell's trials; None where it has none."""
     if not cell.trials:
         return None
-    values = [line["value"] for line in trials]
     return {
         "metric": cell.config.eval.select,
-        "value": max((value for value in values if value is not None), default=None),
-        "values": values,
+        "value": next((line["value"] for line in best_trial(trials)), None),
+        "values": [line["value"] for line in trials],
         "done": len(trials),
         "planned": cell.trials,
     }

@@ -274,8 +274,7 @@ class StudyPlan(Section):
         for name in ("popularity", "content", "item_knn"):
             if name in self.methods:
                 raise ValueError(f"methods: {name!r} is a reference's name; take another")
-        fractions = {f"{f:g}": f for d in self.datasets.values() for f in d.fractions}
-        self._known("at", self.at, fractions)
+        self._known("at", self.at, self._shares)
         for name, dataset in self.datasets.items():
             self._check_dataset(name, dataset)
         for name, method in self.methods.items():
@@ -290,19 +289,34 @@ class StudyPlan(Section):
         """Methods that are run on a dataset."""
         return self.datasets[dataset].methods or tuple(self.methods)
 
+    def places_of(self, claim: Claim) -> list[tuple[str, float]]:
+        """Datasets and fractions whose runs a claim is about."""
+        return [
+            (name, fraction)
+            for name in claim.datasets or self.datasets
+            if {claim.method, claim.against} <= {*self.methods_on(name)}
+            and claim.grows_from in (None, *self.datasets[name].fractions)
+            for fraction in claim.fractions
+            if fraction in self.datasets[name].fractions
+        ]
+
     def title_of(self, method: str) -> str:
         """A method's name as people read it."""
         return self.methods[method].title or method
+
+    @property
+    def _shares(self) -> list[str]:
+        """All fractions, as keys are written."""
+        return list(dict.fromkeys(f"{f:g}" for d in self.datasets.values() for f in d.fractions))
 
     def _check_asked(self) -> None:
         for name, sweep in self.sweeps.items():
             self._known(f"sweeps.{name}.method", [sweep.method], self.methods)
             self._known(f"sweeps.{name}.datasets", sweep.datasets, self.datasets)
             self._check_seeds(f"sweeps.{name}", sweep.seeds)
-        fractions = {f"{f:g}" for d in self.datasets.values() for f in d.fractions}
         for place, told in enumerate(self.paper):
             self._known(f"paper.{place}.method", [told.method], self.methods)
-            self._known(f"paper.{place}.gains", told.gains, fractions)
+            self._known(f"paper.{place}.gains", told.gains, self._shares)
         for place, claim in enumerate(self.claims):
             self._known(f"claims.{place}", [claim.method, claim.against], self.methods)
             self._known(f"claims.{place}.datasets", claim.datasets or (), self.datasets)
@@ -312,13 +326,7 @@ class StudyPlan(Section):
         """Refuse a claim that no run of the study is about."""
         if claim.method == claim.against:
             raise ValueError(f"{key}: {claim.method!r} is held against itself; name another")
-        found = [
-            name
-            for name in claim.datasets or self.datasets
-            if {claim.method, claim.against} <= {*self.methods_on(name)}
-            and not {*claim.fractions}.isdisjoint(self.datasets[name].fractions)
-            and claim.grows_from in (None, *self.datasets[name].fractions)
-        ]
+        found = {dataset for dataset, _ in self.places_of(claim)}
         if missing := [name for name in claim.datasets or () if name not in found]:
             raise ValueError(
                 f"{key}.datasets: {missing[0]!r} does not run both methods at one of the claim's "

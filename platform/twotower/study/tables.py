@@ -38,6 +38,7 @@ from twotower.study.rows import (
     sizes_of,
     validation,
 )
+from twotower.study.uncompared import not_compared
 
 _ACCURACY = ("map", "recall")
 
@@ -146,6 +147,7 @@ class _Maker:
             "sweeps": list(self._sweeps()),
             "power": self._power,
             "paper": list(paper_gains(plan)),
+            "not_compared": not_compared(self._study, self._book),
             "environments": machines,
             "runs": [
                 self._run(line) | {"environment": e} for line, e in zip(runs, made_on, strict=True)

@@ -60,5 +60,5 @@ def _asked(study: Study) -> Iterator[_Pair]:
             if name != plan.baseline:
                 yield _Pair(dataset, fraction, name, plan.baseline, None)
         for claim in plan.claims:
-            if dataset in (claim.datasets or plan.datasets) and fraction in claim.fractions:
+            if (dataset, fraction) in plan.places_of(claim):
                 yield _Pair(dataset, fraction, claim.method, claim.against, claim.grows_from)

@@ -27,10 +27,11 @@ _HELD_CPU, _HELD_GPU = 1 << 20, 1 << 26
 """Responses held at once: on a CPU few enough for its caches."""
 
 
-def phi(rows_uE: Tensor, num_subspaces: int) -> Tensor:
-    """``[x, |x|^2, 1]`` of every subvector, ``(D, u, p)``."""
+def phi(rows_uE: Tensor, num_subspaces: int, *, in_one_order: bool = False) -> Tensor:
+    """``[x, |x|^2, 1]`` of every subvector, ``(D, u, p)``; without gradient added in one order."""
     rows_Duw = rows_uE.unflatten(1, (num_subspaces, -1)).transpose(0, 1)
-    square_Du1 = rows_Duw.square().sum(2, keepdim=True)
+    terms_Duw = rows_Duw.square()
+    square_Du1 = (tree_sum(terms_Duw) if in_one_order else terms_Duw.sum(2))[:, :, None]
     return torch.cat([rows_Duw, square_Du1, torch.ones_like(square_Du1)], dim=2)
 
 

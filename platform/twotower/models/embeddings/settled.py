@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from twotower.core.sums import tree_sum
-from twotower.models.embeddings.responses import Held, argmax, normalise, parts
+from twotower.models.embeddings.responses import Held, argmax, normalise, parts, phi
 
 _ROUNDOFF = 2.0**-53
 
@@ -51,7 +51,7 @@ def largest(rows_uE: Tensor, weights_DKp: Tensor) -> Tensor:
     # Twice what p products can be off by, in either order: the gap is rounded, and the bound too.
     bound_Dp1 = 2 * p * _ROUNDOFF * weights_DKp.abs().amax(1)[:, :, None]
     for part in parts(len(rows_uE), weights_DKp[:, :, 0]):
-        phi_Dup = _phi(rows_uE[part].double(), subspaces)
+        phi_Dup = phi(rows_uE[part].double(), subspaces, in_one_order=True)
         answers_DuK = torch.bmm(phi_Dup, weights_DpK, out=held.of(phi_Dup))
         codes_Du = argmax(answers_DuK)
         best_Du1 = answers_DuK.gather(2, codes_Du[:, :, None])
@@ -64,10 +64,3 @@ def largest(rows_uE: Tensor, weights_DKp: Tensor) -> Tensor:
             codes_Du[d_n[some], u_n[some]] = tree_sum(terms_nKp).argmax(1)
         codes_uD[part] = codes_Du.T
     return codes_uD
-
-
-def _phi(rows_uE: Tensor, num_subspaces: int) -> Tensor:
-    """As `responses.phi`, added in one order."""
-    rows_Duw = rows_uE.unflatten(1, (num_subspaces, -1)).transpose(0, 1)
-    square_Du1 = tree_sum(rows_Duw * rows_Duw)[:, :, None]
-    return torch.cat([rows_Duw, square_Du1, torch.ones_like(square_Du1)], dim=2)
