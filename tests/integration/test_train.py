@@ -15,7 +15,13 @@ import pytest
 
 from small_experiment import small_document
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import DivergedError, InputError, ResourceError, StoppedError
+from twotower.core.errors import (
+    ConfigError,
+    DivergedError,
+    InputError,
+    ResourceError,
+    StoppedError,
+)
 from twotower.core.lease import Lease
 from twotower.core.loading import build_config, with_overrides
 from twotower.core.storage import Store
@@ -184,3 +190,14 @@ def test_a_run_directory_in_use_is_refused(config: ExperimentConfig) -> None:
         pytest.raises(InputError, match=r"in use by .*pid"),
     ):
         train(config)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_warm_up_as_long_as_the_run_is_refused_before_workers_start(
+    config: ExperimentConfig,
+) -> None:
+    tables = {"tags": CODES["tags"] | {"warmup_steps": 10**6}}
+    config = with_overrides(config, {"model.embeddings": {"item": tables}})
+    with pytest.raises(ConfigError, match=r"item\.tags warms up for 1000000 steps, the run has"):
+        train(config)
+    assert not RunFolder(config).store.exists()

@@ -22,13 +22,15 @@ from twotower.core.types import Batch
 from twotower.data.prepared import Prepared
 from twotower.kernels.memory import keep_freed_memory
 from twotower.models.embeddings.codebooks import CodebookTable
-from twotower.runtime.session import build_state
-from twotower.training.inputs import batch_reader
+from twotower.training.inputs import batch_reader, train_inputs
 from twotower.training.state import TrainState
 from twotower.training.step import train_step
 
 _BATCHES = 64
 """Batches that steps take in turn: the log's own, so ids are as frequent as in training."""
+
+_STEPS = 10**6
+"""Of the run that the steps are taken from: schedules stand still."""
 
 _WARM_STEPS = 5
 _MOST_STEPS = 150
@@ -50,7 +52,8 @@ class Trainer:
         """Read the batches and build the state; every row counts as trained, as late in a run."""
         keep_freed_memory()
         reader = batch_reader(config, prepared)
-        self.state: TrainState = build_state(config, prepared, 10**6, torch.device("cpu"))
+        inputs = train_inputs(config, prepared)
+        self.state: TrainState = TrainState.build(config, inputs, total_steps=_STEPS)
         self.state.model.store.touched.fill_(value=True)
         self._batches: list[Batch] = list(islice(reader.batches(0), _BATCHES))
         modules = self.state.model.store.modules()

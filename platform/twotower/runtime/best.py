@@ -9,7 +9,6 @@ import torch
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DataError, InputError
 from twotower.core.storage import MANIFEST, Store
-from twotower.data.order import steps_per_epoch
 from twotower.data.prepared import Prepared
 from twotower.models.two_tower import TwoTower
 from twotower.runtime.checkpoint import CheckpointStore, directory_name
@@ -36,9 +35,7 @@ class Run:
     def load_model(self, device: str = "cpu") -> TwoTower:
         """The model of the best checkpoint; DataError if that is damaged."""
         checkpoint = CheckpointStore(self.store.child(CHECKPOINTS), 1).load(self.step)
-        config, prepared = self.config, self.prepared
-        per_epoch = steps_per_epoch(prepared.num_train, prepared.lanes, config.train.batch_size)
-        state = build_state(config, prepared, per_epoch, torch.device(device))
+        state = build_state(self.config, self.prepared, torch.device(device))
         state.load_state_tensors(checkpoint.tensors)
         return state.model
 

@@ -9,7 +9,6 @@ from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DataError, DivergedError, RunError, StoppedError
 from twotower.core.lease import Lease
 from twotower.data.locate import find_committed, find_inputs
-from twotower.data.order import steps_per_epoch
 from twotower.data.pipeline import prepare
 from twotower.data.prepared import Prepared
 from twotower.runtime.assess import write_baselines
@@ -21,6 +20,7 @@ from twotower.runtime.results import read_summary
 from twotower.runtime.run_folder import RunFolder, location
 from twotower.runtime.stopping import stop_requests, stopped_at_once
 from twotower.runtime.worker import STOP
+from twotower.training.inputs import require_trainable, total_steps
 
 Event = Mapping[str, Any]
 """`{"kind": "phase", "phase": ...}`, or a line of metrics as it is written."""
@@ -99,6 +99,7 @@ def _train(folder: RunFolder, need: Need, provenance: Mapping[str, str] | None, 
     began = time.monotonic()
     made = prepare(config, on_progress=_preparing(tell))
     prepared = Prepared.open(made.path)
+    require_trainable(config, prepared)
     seconds = time.monotonic() - began
     with Lease(folder.store), stop_requests() as should_stop:
         folder.read()
@@ -150,10 +151,7 @@ class _Attempt:
     def train(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
         """Train and evaluate on the workers; what the run reached, for the record."""
         config = self._config
-        per_epoch = steps_per_epoch(
-            self._prepared.num_train, self._prepared.lanes, config.train.batch_size
-        )
-        self._total_steps = per_epoch * config.train.num_epochs
+        self._total_steps = total_steps(config, self._prepared)
         self._tell({"kind": "phase", "phase": "start"})
         self._store.delete(STOP)
         tails = (Tail(self._store, METRICS, self._tell), Tail(self._store, EVENTS, self._on_event))

@@ -18,7 +18,7 @@ from twotower.objectives.group import SINGLE, Group
 from twotower.runtime.fault import Injector
 from twotower.runtime.recorder import Recorder
 from twotower.training.evaluate import Evaluator
-from twotower.training.inputs import batch_reader, train_inputs
+from twotower.training.inputs import batch_reader, require_trainable, total_steps, train_inputs
 from twotower.training.loop import Job, fit
 from twotower.training.progress import Best, Progress
 from twotower.training.questions import EvalPart
@@ -85,8 +85,9 @@ def _run(
     parts: tuple[EvalPart, ...],
     faults: Injector | None,
 ) -> Outcome:
+    require_trainable(config, prepared)
     reader, training, evaluation = _instruments(config, prepared, place.group, faults)
-    state = build_state(config, prepared, reader.steps_per_epoch, place.device)
+    state = build_state(config, prepared, place.device)
     progress = Progress()
     evaluator = Evaluator(config, prepared, evaluation)
     evaluator.questions("validation")  # a dataset that can't be asked fails before the first step
@@ -145,13 +146,10 @@ def _instruments(
     return reader, group, group
 
 
-def build_state(
-    config: ExperimentConfig, prepared: Prepared, steps_per_epoch: int, device: torch.device
-) -> TrainState:
+def build_state(config: ExperimentConfig, prepared: Prepared, device: torch.device) -> TrainState:
     """A fresh state of a config over a dataset."""
-    total_steps = config.train.num_epochs * steps_per_epoch
-    inputs = train_inputs(config, prepared)
-    return TrainState.build(config, inputs, total_steps=total_steps, device=device)
+    inputs, steps = train_inputs(config, prepared), total_steps(config, prepared)
+    return TrainState.build(config, inputs, total_steps=steps, device=device)
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

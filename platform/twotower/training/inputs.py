@@ -5,7 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from twotower.core.config import ExperimentConfig
+from twotower.core.embedding_config import Codebooks
+from twotower.core.errors import ConfigError
 from twotower.core.types import Float64, Int64, Ragged, Side
+from twotower.data.order import steps_per_epoch
 from twotower.data.prepared import Prepared
 from twotower.data.reader import BatchReader
 from twotower.objectives.group import SINGLE, Group
@@ -76,6 +79,28 @@ def _value_counts(
         if table in counts:
             counts[table] += np.bincount(pairs.context[name], minlength=sizes[table])
     return counts
+
+
+def total_steps(config: ExperimentConfig, prepared: Prepared) -> int:
+    """Steps of a whole run."""
+    rows, lanes = prepared.num_train, prepared.lanes
+    return config.train.num_epochs * steps_per_epoch(rows, lanes, config.train.batch_size)
+
+
+def require_trainable(config: ExperimentConfig, prepared: Prepared) -> None:
+    """Refuse what only the data shows, before any work starts.
+
+    Raises:
+        ConfigError: a table's warm-up is as long as the run.
+    """
+    steps = total_steps(config, prepared)
+    tables = prepared.tables(shared_tables=config.model.shared_tables)
+    for name, kind in config.embeddings(tables).items():
+        if isinstance(kind, Codebooks) and kind.warmup_steps >= steps:
+            raise ConfigError(
+                f"model.embeddings: {name} warms up for {kind.warmup_steps} steps, the run has "
+                f"{steps}; set fewer warmup_steps"
+            )
 
 
 def batch_reader(

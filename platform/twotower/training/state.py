@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.embedding_config import Codebooks
-from twotower.core.errors import ConfigError, RunError
+from twotower.core.errors import RunError
 from twotower.core.types import Float64, Int64, Side
 from twotower.models.build import ModelInputs, build
 from twotower.models.two_tower import TwoTower
@@ -83,7 +82,6 @@ class TrainState:
         model = build(
             config, ModelInputs(inputs.item, inputs.query, inputs.context, inputs.value_counts)
         )
-        _check_warm_up(config, model, total_steps)
         model = model.to(device=at, dtype=dtype)
         objective = Objective(
             config,
@@ -129,12 +127,3 @@ class TrainState:
                         f"checkpoint, {tuple(value.shape)} in this run"
                     )
                 value.copy_(given[name])
-
-
-def _check_warm_up(config: ExperimentConfig, model: TwoTower, total_steps: int) -> None:
-    for name, kind in config.embeddings(model.store.tables).items():
-        if isinstance(kind, Codebooks) and kind.warmup_steps >= total_steps:
-            raise ConfigError(
-                f"model.embeddings: {name} warms up for {kind.warmup_steps} steps, the run has "
-                f"{total_steps}; set fewer warmup_steps"
-            )
