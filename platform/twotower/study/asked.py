@@ -20,7 +20,8 @@ class Asked:
     """Cells whose runs are all asked for."""
 
     trials: frozenset[Key]
-    """Cells whose trials are: the above, and those that they take settings from."""
+    """Cells whose trials are: the above, those that they take settings from, and those beside
+    these, where methods exchange some."""
 
     references: frozenset[tuple[str, float]]
     """Datasets and fractions where popularity, content and item-kNN are measured."""
@@ -61,9 +62,10 @@ def part_of(study: Study, names: Sequence[str]) -> Asked:
     for name in names:
         _require(study, name, [*cells, *references])
     asked = {key for name in names for key in cells.get(name, ())}
+    tuned = [tuned_by(known, key) for key in asked]
     return Asked(
         frozenset(asked),
-        frozenset(asked | {tuned_by(known, key).key for key in asked}),
+        frozenset(asked.union(*((cell.key, *cell.others) for cell in tuned))),
         frozenset(place for name in names for place in references.get(name, ())),
     )
 

@@ -40,7 +40,8 @@ class Book:
         self._study, self._ledger = study, ledger
         self._asked = asked or whole(study)
         self._cells = {cell.key: cell for cell in study.cells}
-        self._trials: dict[Key, list[RunSpec]] = {cell.key: [] for cell in study.cells}
+        self._searches: dict[Key, list[RunSpec]] = {cell.key: [] for cell in study.cells}
+        self._exchanges: dict[Key, list[RunSpec]] = {}
         self._finals: dict[Key, list[RunSpec]] = {}
         self._references: dict[tuple[str, float], RunSpec] = {}
         for cell in study.rows():
@@ -54,8 +55,12 @@ class Book:
             (cell for cell in study.cells if cell.key in self._asked.trials),
             key=lambda cell: (cell.lender is not None, turn.get(cell.key.method, len(turn))),
         )
-        self.total = len(self._references)
-        self.total += sum(cell.trials + len(self._seeds(cell)) for cell in self._in_turn)
+
+    @property
+    def total(self) -> int:
+        """Runs asked for; of those at exchanged settings the most, until they are known."""
+        cells = sum(self.planned(cell) + len(self._seeds(cell)) for cell in self._in_turn)
+        return len(self._references) + cells
 
     @property
     def left(self) -> int:
@@ -67,7 +72,7 @@ class Book:
         for spec in self._references.values():
             yield Left(spec.key, "reference", int(self._ledger.run(spec.id) is None))
         for cell in self._in_turn:
-            yield Left(cell.key, "trial", cell.trials - len(self.trials(cell)))
+            yield Left(cell.key, "trial", self.planned(cell) - len(self.trials(cell)))
             if self._seeds(cell) and not self.is_lost(cell):
                 seeds = len(cell.seeds) - len(self.seed_lines(cell))
                 yield Left(cell.key, "seed", seeds, tuned_by(self._cells, cell.key).key)
@@ -80,9 +85,11 @@ class Book:
         """
         wanted = list(self._references.values())
         for cell in self._in_turn:
-            trials = self.trials(cell)
-            if len(trials) < cell.trials:
-                wanted.append(self._trial(cell, trials))
+            searched = self._searched(cell)
+            if len(searched) < cell.trials:
+                wanted.append(self._proposed(cell, searched))
+            elif len(self.trials(cell)) < self.planned(cell):
+                wanted += self._exchanged(cell) or []
             elif self._seeds(cell):
                 wanted += self._final(cell)
         yield from (spec for spec in wanted if self._ledger.run(spec.id) is None)
@@ -94,7 +101,7 @@ class Book:
         """
         tuned = tuned_by(self._cells, cell.key)
         trials = self.trials(tuned)
-        if len(trials) < tuned.trials:
+        if len(trials) < self.planned(tuned):
             return None
         best = best_of(trials)
         return best.params if best else (None if tuned.trials else {})
@@ -102,24 +109,22 @@ class Book:
     def is_lost(self, cell: Cell) -> bool:
         """Whether all trials that its settings would come from diverged: it has no final runs."""
         tuned = tuned_by(self._cells, cell.key)
-        return len(self.trials(tuned)) == tuned.trials and self.settings(tuned) is None
+        return len(self.trials(tuned)) == self.planned(tuned) and self.settings(tuned) is None
+
+    def planned(self, cell: Cell) -> int:
+        """A cell's trials, ended or not: those of its search and those at exchanged settings."""
+        exchanged = self._exchanged(cell)
+        return cell.trials + len(cell.others if exchanged is None else exchanged)
 
     def trials(self, cell: Cell) -> list[Trial]:
-        """A cell's trials that ended, from the first on: each point follows from those before."""
-        ended: list[Trial] = []
-        while len(ended) < cell.trials:
-            line = self._ledger.run(self._trial(cell, ended).id)
-            if line is None:
-                break
-            state = "complete" if line["status"] == "done" else "diverged"
-            params = dict(self._trials[cell.key][len(ended)].params)
-            ended.append(Trial(len(ended), params, state, line["value"]))
-        return ended
+        """A cell's trials that ended: of its search, then at exchanged settings."""
+        exchanged = ((spec, self._ledger.run(spec.id)) for spec in self._exchanged(cell) or ())
+        return self._searched(cell) + [_trial(spec, line) for spec, line in exchanged if line]
 
     def trial_lines(self, cell: Cell) -> list[Line]:
         """The ledger's lines of a cell's trials, by number."""
-        ended = self._trials[cell.key][: len(self.trials(cell))]
-        return self._lines(ended)
+        searched = self._searches[cell.key][: len(self._searched(cell))]
+        return self._lines([*searched, *(self._exchanged(cell) or ())])
 
     def seed_lines(self, cell: Cell) -> list[Line]:
         """The ledger's lines of a cell's final runs, in the order of the seeds."""
@@ -146,9 +151,20 @@ class Book:
             self._finals[cell.key] = seed_runs(cell, params)
         return self._finals[cell.key]
 
-    def _trial(self, cell: Cell, before: list[Trial]) -> RunSpec:
+    def _searched(self, cell: Cell) -> list[Trial]:
+        """Trials of a search that ended, from the first on: each follows from those before."""
+        ended: list[Trial] = []
+        while len(ended) < cell.trials:
+            spec = self._proposed(cell, ended)
+            line = self._ledger.run(spec.id)
+            if line is None:
+                break
+            ended.append(_trial(spec, line))
+        return ended
+
+    def _proposed(self, cell: Cell, before: list[Trial]) -> RunSpec:
         """The trial after these; proposed once, and the same in every process."""
-        specs = self._trials[cell.key]
+        specs = self._searches[cell.key]
         if len(before) == len(specs):
             assert cell.space is not None, cell.key
             proposer = Proposer(
@@ -162,3 +178,31 @@ class Book:
             assert proposed is not None, "a space has at least as many points as trials"
             specs.append(trial_run(cell, len(before), proposed[0]))
         return specs[len(before)]
+
+    def _exchanged(self, cell: Cell) -> list[RunSpec] | None:
+        """Trials at the settings that won for the cells beside it, less those it made before.
+
+        None before all of their searches ended.
+        """
+        if cell.others and cell.key not in self._exchanges:
+            cells = [cell, *(self._cells[key] for key in cell.others)]
+            searches = [self._searched(one) for one in cells]
+            if any(len(found) < one.trials for found, one in zip(searches, cells, strict=True)):
+                return None
+            own, *winners = [best_of(found) or found[0] for found in searches]
+            made, specs = {spec.id for spec in self._searches[cell.key]}, dict[str, RunSpec]()
+            for winner in winners:
+                paths = {*self._study.plan.exchange} & own.params.keys() & winner.params.keys()
+                params = {**own.params, **{path: winner.params[path] for path in paths}}
+                spec = trial_run(cell, cell.trials + len(specs), params)
+                if spec.id not in made:
+                    specs.setdefault(spec.id, spec)
+            self._exchanges[cell.key] = list(specs.values())
+        return self._exchanges.get(cell.key, [])
+
+
+def _trial(spec: RunSpec, line: Line) -> Trial:
+    """A trial that ended."""
+    assert spec.trial is not None, spec.key
+    state = "complete" if line["status"] == "done" else "diverged"
+    return Trial(spec.trial, dict(spec.params), state, line["value"])

@@ -39,9 +39,12 @@ class Cell:
     """What is tuned here; None = nothing is."""
 
     trials: int
-    """Trials of the tuning; 0 where settings are borrowed or stay as they are."""
+    """Trials of the search; 0 where settings are borrowed or stay as they are."""
 
     seeds: tuple[int, ...]
+    others: tuple[Key, ...] = ()
+    """Cells whose winners' settings it is tried at too, where methods exchange some."""
+
     lender: Key | None = None
     """Cell whose winner is taken over."""
 

@@ -131,7 +131,8 @@ def tiles(document: Document, claims: Sequence[Mapping[str, Any]]) -> list[tuple
         shown.append(("Claims that hold", f"{counts['holds']} of {len(claims)}", ", ".join(rest)))
     trials = as_number(tables.get("trials"))
     then = "" if document.is_trials_only else ", then its seeds"
-    remark = f"{integer(trials)} trials a method{then}" if trials else ""
+    more = ", one at each other's best" if tables.get("exchange") else ""
+    remark = f"{integer(trials)} trials a method{more}{then}" if trials else ""
     shown.append(("Runs done", _runs(document), remark))
     environment = tables.get("environment") or {}
     if (spent := as_number(tables.get("core_seconds"))) is not None:
@@ -180,7 +181,14 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
         told.append(f"{open_} {'is' if open_ == 1 else 'are'} open")
     if len(claims) == 1:
         return f"the one claim {told[0].split(' ', 1)[1]}"
-    return f"of {len(claims)} claims {listed(told)}"
+    return f"of {len(claims)} claims {listed(told)}{_ruled_out(claims)}"
+
+
+def _ruled_out(claims: Sequence[Mapping[str, Any]]) -> str:
+    """Of how many undecided claims the paper's gain is not among what is possible here."""
+    undecided = [c for c in claims if text_of(c, "verdict") == "underpowered"]
+    told = sum(bool(claim.get("excludes_paper")) for claim in undecided)
+    return f" ({told} of these rule the paper's gain out)" if told else ""
 
 
 def _leaders(document: Document) -> str:

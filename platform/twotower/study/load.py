@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def load_study(path: str | Path) -> Study:
         raise ConfigError(f"{file}: can't be read: {error}") from None
     plan = validated(StudyPlan, parse_yaml(text, str(file)), str(file))
     rows = list(_rows(plan, file))
+    if plan.exchange:
+        rows = [_exchanging(cell, rows) for cell in rows]
     _check_alike(rows, file)
     _check_metrics(plan, rows[0], file)
     known = {cell.key: cell for cell in rows}
@@ -121,12 +123,11 @@ def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
     seeds = plan.seeds[: dataset.seeds or len(plan.seeds)]
     if dataset.settings_from is not None:
         lender = Key(dataset.settings_from, _lent_fraction(plan, key), key.method)
-        return Cell(
-            key, config, None, 0, seeds, lender, method.set if method.settings_from else None
-        )
+        last = method.set if method.settings_from else None
+        return Cell(key, config, None, 0, seeds, lender=lender, last=last)
     if method.settings_from is not None:
         lender = Key(key.dataset, key.fraction, method.settings_from)
-        return Cell(key, config, None, 0, seeds, lender, method.set)
+        return Cell(key, config, None, 0, seeds, lender=lender, last=method.set)
     space = _space(plan, method)
     if not plan.seeds and not space:
         raise ConfigError(f"{where}: has nothing to tune, and the study has no seeds")
@@ -135,6 +136,14 @@ def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
     built = build_space(space, config, where)
     trials = plan.trials if built.size is None else min(plan.trials, built.size)
     return Cell(key, config, built, trials, seeds)
+
+
+def _exchanging(cell: Cell, rows: Sequence[Cell]) -> Cell:
+    """With the cells beside it that are tuned as it is."""
+    if not cell.trials:
+        return cell
+    beside = (other.key for other in rows if other.trials and other.key.place == cell.key.place)
+    return replace(cell, others=tuple(key for key in beside if key != cell.key))
 
 
 def _lent_fraction(plan: StudyPlan, key: Key) -> float:
@@ -161,7 +170,8 @@ def _points(plan: StudyPlan, known: dict[Key, Cell], file: Path) -> Iterator[Cel
                     last = {**(own.last or {}), **changes}
                     config = _changed(own.config, last, f"{file}: sweeps.{name}")
                     lender = own.lender or start
-                    yield Cell(key, config, None, 0, seeds, lender, last, name, value)
+                    point = Cell(key, config, None, 0, seeds, lender=lender, last=last)
+                    yield replace(point, sweep=name, value=value)
 
 
 def _space(plan: StudyPlan, method: Method) -> dict[str, Any]:

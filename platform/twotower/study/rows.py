@@ -74,7 +74,7 @@ def _told(plan: StudyPlan) -> Iterator[tuple[tuple[Any, ...], tuple[str, ...] | 
             yield (one.method, plan.baseline, one.metric, float(fraction)), None, gain
 
 
-def validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
+def validation(cell: Cell, planned: int, trials: Sequence[Line]) -> dict[str, Any] | None:
     """The best of a cell's trials; None where it has none."""
     if not cell.trials:
         return None
@@ -83,7 +83,7 @@ def validation(cell: Cell, trials: Sequence[Line]) -> dict[str, Any] | None:
         "value": next((line["value"] for line in best_trial(trials)), None),
         "values": [line["value"] for line in trials],
         "done": len(trials),
-        "planned": cell.trials,
+        "planned": planned,
     }
 
 

@@ -216,6 +216,11 @@ class StudyPlan(Section):
     trials: Annotated[int, Field(ge=0)] = 8
     """Trials of every method's search, selected on validation; 0 = settings as they are."""
 
+    exchange: tuple[Text, ...] = ()
+    """Paths of `space` that methods exchange after their searches: on each dataset and fraction a
+    method is tried once more, its winner else unchanged, at those of every other's winner. So none
+    is better for its luck in what all of them search."""
+
     tuning_seed: Seed = 0
     """Training seed of the trials, and of the search's own draws."""
 
@@ -271,6 +276,7 @@ class StudyPlan(Section):
                 f"seeds: {self.tuning_seed} is the tuning seed; final runs need seeds of their own"
             )
         self._known("baseline", [self.baseline], self.methods)
+        self._known("exchange", self.exchange, self.space, "study's space")
         for name in ("popularity", "content", "item_knn"):
             if name in self.methods:
                 raise ValueError(f"methods: {name!r} is a reference's name; take another")
