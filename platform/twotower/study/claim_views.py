@@ -37,7 +37,8 @@ class ClaimLine:
     """Where; with metric and methods if the claim's lines differ in them."""
 
     marks: list[str]
-    """What is to be known of the runs behind it: ``undertrained: CFM 4 of 5``."""
+    """What is to be known of the runs behind it: ``undertrained: CFM 4 of 5``; and whether what
+    isn't trained finds more."""
 
     paper: str
     ours: str
@@ -49,11 +50,9 @@ class ClaimLine:
 
     sign: str
     word: str
-    seeds: str
-    """Of an underpowered one: seeds that would be enough."""
-
-    why_none: str
-    """Why there is no such number."""
+    asides: list[str]
+    """Of an underpowered one: seeds that would be enough, or why no number of them is known;
+    whether the paper's gain is ruled out all the same."""
 
     note: str
 
@@ -137,9 +136,8 @@ def _pair(document: Document, claim: Mapping[str, Any]) -> str:
 def _line(
     document: Document, claim: Mapping[str, Any], scale: Scale, told: Sequence[str]
 ) -> ClaimLine:
-    paper, ours, low, high, p, seeds = (
-        as_number(claim.get(key))
-        for key in ("paper", "ours", "low", "high", "p_holm", "seeds_needed")
+    paper, ours, low, high, p = (
+        as_number(claim.get(key)) for key in ("paper", "ours", "low", "high", "p_holm")
     )
     verdict = _verdict(claim)
     sign, word = SHOWN.get(verdict, ("…", "open"))
@@ -147,7 +145,7 @@ def _line(
     found = marks.shown_of_pair(claim, _titles(document, claim))
     return ClaimLine(
         place=", ".join([place, *told]),
-        marks=marks.words(found),
+        marks=[*marks.words(found), *_untrained(document, claim)],
         paper=gain(paper) if paper is not None else DASH,
         ours=gain(ours) if ours is not None else DASH,
         interval=f"{gain(low)} to {gain(high)}" if low is not None and high is not None else "",
@@ -156,10 +154,20 @@ def _line(
         verdict=verdict,
         sign=sign,
         word=word,
-        seeds=integer(seeds) if seeds is not None else "",
-        why_none=_why_none(claim) if verdict == "underpowered" and seeds is None else "",
+        asides=_asides(claim) if verdict == "underpowered" else [],
         note=text_of(claim, "note"),
     )
+
+
+def _untrained(document: Document, claim: Mapping[str, Any]) -> list[str]:
+    above = text_of(claim, "untrained_above")
+    return [f"{document.title(above)}, untrained, is above both"] if above else []
+
+
+def _asides(claim: Mapping[str, Any]) -> list[str]:
+    seeds = as_number(claim.get("seeds_needed"))
+    told = [f"{integer(seeds)} seeds would do" if seeds is not None else _why_none(claim)]
+    return told + ["the paper's gain is outside"] * bool(claim.get("excludes_paper"))
 
 
 def _why_none(claim: Mapping[str, Any]) -> str:

@@ -40,16 +40,14 @@ class Values(NamedTuple):
         """Of some seeds."""
         return Values(self.differences[rows], self.firsts[rows])
 
-    def gains(self) -> Float64 | None:
+    def gains(self) -> Float64:
         """Values ``(S, Q)`` whose mean is the relative gain, and whose spread is the gain's.
 
         The gain is a ratio of two means over the same seeds and queries. Both vary, and together,
         so each value is the ratio moved by what it moves the ratio: ``r + (d - r f) / mean f``.
-        None where the other finds nothing.
+        That is a straight line through the ratio: good where the other's mean is well above 0.
         """
         first = float(np.nanmean(self.firsts))
-        if not first:
-            return None
         ratio = float(np.nanmean(self.differences)) / first
         return ratio + (self.differences - ratio * self.firsts) / first
 
@@ -64,7 +62,7 @@ class Contrast:
 
     gain: Effect | None
     """The relative gain. Its interval is that of the ratio; its p-value that of the difference.
-    None where the other finds nothing."""
+    None where the interval of ``first`` itself reaches 0: what it is relative to is not known."""
 
     p_holm: float | None = None
     """Of the primary family: methods against the baseline in the primary metrics."""
@@ -79,17 +77,22 @@ class Contrast:
 def contrasted(found: Mapping[Name, Values], options: Comparison) -> dict[Name, Contrast]:
     """Differences and gains with their intervals, of tables measured on the same queries."""
     effects_of = effects({name: values.differences for name, values in found.items()}, options)
-    ratios = {name: values.gains() for name, values in found.items()}
-    known = {name: gains_SQ for name, gains_SQ in ratios.items() if gains_SQ is not None}
-    gains = effects(known, replace(options, resamples=0))
+    plain = replace(options, resamples=0)
+    firsts = effects({name: values.firsts for name, values in found.items()}, plain)
+    known = {name: values for name, values in found.items() if _is_above_zero(firsts[name])}
+    gains = effects({name: values.gains() for name, values in known.items()}, plain)
     return {
         name: Contrast(
             one,
-            float(np.nanmean(found[name].firsts)),
+            firsts[name].mean,
             replace(gains[name], p=one.p) if name in gains else None,
         )
         for name, one in effects_of.items()
     }
+
+
+def _is_above_zero(one: Effect) -> bool:
+    return one.mean > 0 and (one.low is None or one.low > 0)
 
 
 @dataclass(slots=True)
@@ -121,10 +124,10 @@ class Contrasts:
         themselves. Seeds that only one of the two was measured with are left out of both.
 
         Returns:
-            None where one of the two was not measured, or is no gain over 0.
+            None where one of the two was not measured, or has no relative gain.
         """
         found = [self.found.get(name) for name in (one, other)]
-        both = [c for c in found if c is not None and c.values is not None]
+        both = [c for c in found if c is not None and c.gain is not None and c.values is not None]
         seeds = {*both[0].seeds} & {*both[1].seeds} if len(both) == 2 else set[int]()
         if not seeds:
             return None
@@ -135,14 +138,11 @@ class Contrasts:
             for contrast in both
             if contrast.values is not None
         ]
-        known = [gains_SQ for gains_SQ in gains if gains_SQ is not None]
-        if len(known) < 2:
-            return None
         ids = [self.queries[name.place] for name in (one, other)]
         union = np.unique(np.concatenate(ids))
         parts = [
             _parts(gains_SQ, np.searchsorted(union, own), len(union))
-            for gains_SQ, own in zip(known, ids, strict=True)
+            for gains_SQ, own in zip(gains, ids, strict=True)
         ]
         options = Comparison(confidence=confidence, groups=self._groups([one, other], ids, union))
         return effect(parts[0] - parts[1], options=options)

@@ -147,10 +147,45 @@ def test_a_claim_against_a_method_that_finds_nothing_is_told_without_a_gain(tmp_
     (row,) = claims_of(tmp_path, found, claim)
     assert (row["ours"], row["low"], row["high"], row["verdict"]) == (None, None, None, "holds")
     mean = found.found[Name(FULL, "cfm", "baseline", "recall@10")].effect.mean
-    told = f"baseline finds nothing, so there is no relative gain: CFM finds {mean:.4f}"
-    assert row["note"] == told
+    told = "no relative gain over baseline, whose interval reaches 0: it finds 0.0000, CFM "
+    assert row["note"] == f"{told}{mean:.4f}"
     growth = {"claim": "x", "more_than": "tail_recall@10"}
-    assert claims_of(tmp_path, found, growth) == []
+    (row,) = claims_of(tmp_path, found, growth)
+    assert (row["ours"], row["p_holm"], row["verdict"]) == (None, None, "underpowered")
+    assert row["note"] == f"{told}{mean:.4f}"
+
+
+def test_a_few_hits_are_no_base_of_a_gain(tmp_path: Path) -> None:
+    """Two hits of a baseline that the method lacks would be a gain of -100 %, and surely so."""
+    found = contrasts({FULL: 0.02})
+    hits = np.zeros((5, 300))
+    hits[1, 7] = hits[3, 50] = 1.0
+    put(found, FULL, "recall@10", Values(-hits, hits))
+    growth = {"claim": "y", "more_than": "tail_recall@10"}
+    plain, compared = claims_of(tmp_path, found, {"claim": "x", "paper": 0.04}, growth)
+    assert [row["ours"] for row in (plain, compared)] == [None, None]
+    assert [row["verdict"] for row in (plain, compared)] == ["underpowered"] * 2
+
+
+@pytest.mark.parametrize(("mean", "word"), [(0.02, "holds"), (-0.02, "not_shown")])
+def test_a_smaller_loss_is_no_larger_gain(tmp_path: Path, mean: float, word: str) -> None:
+    found = contrasts({FULL: mean})
+    values = values_of(found, FULL)
+    put(found, FULL, "tail_recall@10", Values(values.differences - 0.05, values.firsts))
+    claim = {"claim": "x", "more_than": "tail_recall@10"}
+    (row,) = claims_of(tmp_path, found, claim)
+    assert row["low"] > 0
+    assert row["verdict"] == word
+    assert ("itself it is a loss" in row["note"]) == (word == "not_shown")
+
+
+@pytest.mark.parametrize(("paper", "excluded"), [(0.5, True), (0.06, False), (None, None)])
+def test_whether_the_papers_gain_is_possible_is_told(
+    tmp_path: Path, paper: float | None, excluded: bool | None
+) -> None:
+    claim = {"claim": "x"} | ({"paper": paper} if paper else {})
+    (row,) = claims_of(tmp_path, contrasts({FULL: 0.02}), claim)
+    assert row["excludes_paper"] is excluded
 
 
 def test_claims_outside_the_primary_family_share_one_of_their_own(tmp_path: Path) -> None:
