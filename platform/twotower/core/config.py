@@ -53,8 +53,10 @@ class Loss(Section):
     """Temperature tau of the softmax over scores: cosines, or those of `model.scorer`."""
 
     logq: Literal["none", "counted", "streaming"] = "none"
-    """Sampling-bias correction: log of an item's share of train rows, or the streaming estimate
-    of Yi et al. 2019 (algorithm 2)."""
+    """Sampling-bias correction. `counted`: log of an item's share of the train rows, exact.
+    `streaming`: of the probability that a batch holds it, as Yi et al. 2019 estimate it (algorithm
+    2); an item that comes several times in a batch counts once there, so popular items are
+    corrected too little."""
 
     logq_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Learning rate of the streaming estimate."""
@@ -69,7 +71,14 @@ class Loss(Section):
     """Multiplier of the spread-out term."""
 
     feature_dropout: Share = 0.0
-    """Baseline FD: probability that a feature of the item tower is masked in the main task."""
+    """Baseline FD: probability that a feature of the item tower, any of them, is masked in the
+    main task; `ssl` says nothing about it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Loss":
+        self.only_for("logq_rate", "logq", "streaming")
+        self.only_for("spread_out_weight", "spread_out", "softmax", "squared")
+        return self
 
 
 class SSL(Section):
@@ -221,6 +230,9 @@ class ExperimentConfig(Section):
                 )
         if self.ssl.weight > 0:
             self._check_masking()
+            self._check_dropout()
+            self.ssl.only_for("mi", "masking", "cfm", within="ssl.")
+            self.ssl.only_for("batch_size", "items", "uniform", within="ssl.")
         self._check_scorer()
         check_towers(self.model, self.data.features)
         for side in ("item", "query", "context"):
@@ -295,9 +307,20 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"ssl.masking: {self.ssl.masking} needs at least two features to mask, got {names}"
             )
-        if self.ssl.masking == "none" and self.ssl.dropout_rate == 0:
+
+    def _check_dropout(self) -> None:
+        """Without masks, views differ by the values that they drop."""
+        if self.ssl.masking != "none":
+            return
+        if self.ssl.dropout_rate == 0:
             raise ValueError(
                 "ssl.masking: none with ssl.dropout_rate 0 makes two equal views; set a rate"
+            )
+        features = self.data.features.item
+        if not any(features[name].kind == "multi" for name in self.shown_features()):
+            raise ValueError(
+                "ssl.masking: none makes two equal views, because values are dropped of "
+                "multi-valued features alone and no item feature shown is one; take rfm or cfm"
             )
 
     def maskable_features(self) -> list[str]:

@@ -6,6 +6,17 @@ from pydantic import Field, model_validator
 
 from twotower.core.section import Count, Section, Text
 
+_VOCABULARY = ("min_count", "max_size", "hash_buckets")
+"""Keys that a feature with a shared vocabulary doesn't read."""
+
+_UNREAD = {
+    "categorical": ("max_values",),
+    "multi": (),
+    "dense": (*_VOCABULARY, "max_values"),
+    "history": ("column",),
+}
+"""Keys that a feature doesn't read, by its kind."""
+
 _ENDS = (".offsets", ".bytes", ".ids")
 """Ends of the names of arrays that are stored beside a feature's own."""
 
@@ -18,7 +29,7 @@ class Feature(Section):
     number, standardised on the catalogue; `history`: the query's own earlier positives."""
 
     column: Text | None = None
-    """Column read; the feature's own name when null. Ignored by `history`."""
+    """Column read; the feature's own name when null. A `history` reads none."""
 
     min_count: Count = 1
     """Values seen fewer times become out of vocabulary (id 1)."""
@@ -45,7 +56,10 @@ class Interactions(Section):
     graph."""
 
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
-    """Format of the shards. Files that start with `_` or `.` are ignored."""
+    """Format of the shards. Files that start with `_` or `.` are ignored. In CSV an empty cell is
+    null and nothing else is: `NA` and `null` are text, which a column of numbers may not hold. Ids
+    and categories of CSV are text as written (`007` is no 7), and can't be `dense` too. In JSON
+    lines null is null, and so is a key that a line lacks."""
 
     query: Text = "query_id"
     """Column of the query id."""
@@ -64,7 +78,7 @@ class Table(Section):
     """File, folder or glob of shards."""
 
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
-    """Format of the shards."""
+    """Format of the shards, read as those of `data.interactions`."""
 
     id: Text = "item_id"
     """Column of the id; unique."""
@@ -84,11 +98,12 @@ class Features(Section):
     """Query-side features read from the log row itself (a country, a device)."""
 
     @model_validator(mode="after")
-    def _check_names(self) -> "Features":
+    def _check_each(self) -> "Features":
         sides = {"item": self.item, "query": self.query, "context": self.context}
         for side, features in sides.items():
-            for name in features:
+            for name, feature in features.items():
                 _check_name(f"{side}.{name}", name)
+                _check_read(f"{side}.{name}", feature)
         return self
 
     @model_validator(mode="after")
@@ -103,6 +118,7 @@ class Features(Section):
                 raise ValueError(f"context.{name}.kind: must be categorical, got {feature.kind}")
             if name in self.query:
                 raise ValueError(f"context.{name}: the name is taken by a query feature")
+            self._check_shared(f"context.{name}", feature)
         for name, feature in self.query.items():
             self._check_shared(f"query.{name}", feature)
         if not self.item:
@@ -132,6 +148,16 @@ def _check_name(path: str, name: str) -> None:
             f"{path}: the name of a feature can't {'hold' if '/' in name else 'end in'} {bad}; "
             f"give it another name and set `column: {name}`"
         )
+
+
+def _check_read(path: str, feature: Feature) -> None:
+    """Refuse a key that has no effect on a feature of this kind."""
+    unread = dict.fromkeys(_UNREAD[feature.kind], f"is not read by a {feature.kind} feature")
+    if feature.share is not None:
+        unread |= dict.fromkeys(_VOCABULARY, f"is that of the item feature {feature.share!r}")
+    for key, reason in unread.items():
+        if getattr(feature, key) != Feature.model_fields[key].default:
+            raise ValueError(f"{path}.{key}: {reason}; leave it out")
 
 
 class Split(Section):
@@ -200,7 +226,9 @@ class Data(Section):
     items`."""
 
     on_bad_row: Literal["drop", "error"] = "drop"
-    """Rows with a null or unknown id: drop and count them, or refuse the first."""
+    """Rows with a null id or time, or an item that the catalogue lacks: drop and count them, or
+    refuse the first. A query that its table lacks is kept, without features; where edges are
+    undirected its rows are bad."""
 
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Dropped share of the log's rows above which prepare stops (exit 2)."""
@@ -215,6 +243,11 @@ class Data(Section):
         if self.split.kind in ("time", "leave_last") and self.interactions.time is None:
             raise ValueError(
                 f"split.kind: {self.split.kind} needs `interactions.time`, the column of the time"
+            )
+        if self.undirected and self.split.kind in ("per_query", "leave_last"):
+            raise ValueError(
+                f"split.kind: {self.split.kind} can't split undirected edges, each belongs to two "
+                "queries; take `random` or `by_group`"
             )
         if self.undirected and self.min_query_pairs > 1:
             raise ValueError(

@@ -30,7 +30,7 @@ class Loaded:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases and reads numbers as YAML 1.2 does."""
+    """Safe YAML that refuses duplicate keys and reads numbers as YAML 1.2 does."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping, refusing a key that stands twice."""
@@ -43,13 +43,6 @@ class _Loader(yaml.SafeLoader):
                     f"key {key!r} stands twice (again at line {_line(node.value[place][0])})"
                 )
         return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: a config needs none, and they are how a small file becomes a huge one."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise ConfigError(f"line {_line(event)}: YAML aliases are not allowed")
-        return super().compose_node(parent, index)
 
 
 def _decimal(loader: Any, node: Any) -> int:
@@ -81,18 +74,11 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML text safely; ConfigError names the source and the line."""
-    if len(text.encode()) > _MAX_BYTES:
-        raise ConfigError(f"{source}: larger than {_MAX_BYTES >> 20} MiB, which no config is")
     try:
-        loader = _Loader(text)
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-                event, yaml.CollectionEndEvent
-            )
-            if depth > _MAX_DEPTH:
-                raise ConfigError(f"line {_line(event)}: nested deeper than {_MAX_DEPTH} levels")
-        return loader.get_single_data()
+        if len(text.encode()) > _MAX_BYTES:
+            raise ConfigError(f"larger than {_MAX_BYTES >> 20} MiB, which no config is")
+        _check_events(text)
+        return _Loader(text).get_single_data()
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -100,6 +86,24 @@ def parse_yaml(text: str, source: str) -> Any:
         place = f" (line {mark.line + 1})" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{source}: not valid YAML{place}: {problem}") from None
+
+
+def _check_events(text: str) -> None:
+    """Refuse deep nesting, aliases and explicit tags: a config needs none of them.
+
+    Aliases are how a small file becomes a huge one; a tag makes a value another than it looks.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"line {_line(event)}: nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"line {_line(event)}: YAML aliases are not allowed")
+        if getattr(event, "tag", None) is not None:
+            raise ConfigError(f"line {_line(event)}: YAML tags are not allowed")
 
 
 def dump_yaml(document: Mapping[str, Any]) -> str:

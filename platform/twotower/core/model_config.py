@@ -72,20 +72,14 @@ class Model(Section):
             raise ValueError(
                 f"out_dim: neumf reads two halves of it, {self.out_dim} is odd; make it even"
             )
-        self._check_history()
-        return self
-
-    def _check_history(self) -> None:
+        self.only_for("scorer_hidden", "scorer", "neumf")
         for name in ("history_blocks", "history_heads", "history_dropout"):
-            value = getattr(self, name)
-            if self.history == "mean" and value != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name}: {value} is for `history: attention`; set that, or leave it out"
-                )
+            self.only_for(name, "history", "attention")
         if self.embed_dim % self.history_heads:
             raise ValueError(
                 f"history_heads: {self.history_heads} does not divide embed_dim ({self.embed_dim})"
             )
+        return self
 
 
 def _check_width(path: str, kind: Embedding, width: int) -> None:

@@ -202,7 +202,7 @@ def _check_searchable(path: str) -> None:
 
 
 def _check_effect(space: SearchSpace, config: ExperimentConfig) -> None:
-    """Refuse dimensions that could change nothing, or that change what another one means."""
+    """Refuse dimensions of a term that is off, and two that change what each other means."""
     paths = {d.path for d in space.dimensions}
     if {MASK_RATE, "ssl.mask_features"} <= paths:
         raise ConfigError(f"{MASK_RATE}: can't be searched together with ssl.mask_features")

@@ -16,6 +16,11 @@ def check_towers(model: Model, features: Features) -> None:
         raise ValueError(
             f"data.features.query: {histories} are histories; a model has at most one, keep one"
         )
+    if model.history == "attention" and not histories:
+        raise ValueError(
+            "model.history: attention reads a history, and no query feature is one; add one "
+            "(kind: history) to data.features.query, or take mean"
+        )
     if model.towers == "identity":
         _check_identity(model, features)
     if model.tower_init == "aligned":

@@ -33,13 +33,14 @@ class Train(Section):
     """Peak learning rate."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled decay of the dense weights (`adamw`); never of tables."""
+    """Decoupled decay (`adamw`) of the matrices of towers, history and scorer; never of tables, of
+    embeddings or of positions."""
 
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """Decay of the learning rate to zero over the run, after the warm-up."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up, fewer than the run has."""
 
     clip_norm: Positive | None = None
     """Largest L2 norm of the global gradient, tables included; null = no clipping."""
@@ -77,9 +78,5 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Train":
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError(
-                f"weight_decay: {self.weight_decay:g} is for `optimizer: adamw`, {self.optimizer} "
-                "has none; set that, or leave it out"
-            )
+        self.only_for("weight_decay", "optimizer", "adamw")
         return self

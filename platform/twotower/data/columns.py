@@ -63,8 +63,9 @@ def text(values: pa.Array) -> pa.Array:
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> Float64:
-    """float64 ``(R,)``; null and what isn't finite become NaN."""
-    values = _one_array(column).cast(pa.float64()).to_numpy(zero_copy_only=False).copy()
+    """float64 ``(R,)``, integers beyond 2**53 rounded; null and what isn't finite become NaN."""
+    array = _one_array(column).cast(pa.float64(), safe=False)
+    values = array.to_numpy(zero_copy_only=False).copy()
     values[~np.isfinite(values)] = np.nan
     return values
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from twotower.core.data_config import Feature
+from twotower.core.errors import DataError
 from twotower.core.storage import Store
 from twotower.core.types import DEFAULT_ID, Float32, Float64, Int64, Ragged
 from twotower.data import columns, vocabulary
@@ -98,8 +99,20 @@ def raw_of(column: pa.ChunkedArray, feature: Feature, rows: Int64) -> Raw:
     return Raw(coded.values, Ragged(ragged.offsets, coded.codes), no_numbers)
 
 
-def raw_ids(ids: pa.Array) -> Raw:
-    """The ids of the side's rows as a raw column: string ``(R,)``, distinct."""
+def raw_ids(ids: pa.Array, feature: Feature) -> Raw:
+    """`read_raw` of the ids of the side's rows: string ``(R,)``, distinct.
+
+    Raises:
+        DataError: the feature is dense, and an id is no number.
+    """
+    if feature.kind == "dense":
+        try:
+            return raw_of(pa.chunked_array([ids]), feature, np.arange(len(ids)))
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"data.features: a `dense` feature reads ids that are no numbers ({error}); "
+                "take `categorical`"
+            ) from error
     coded = columns.sort_values(Coded(np.arange(len(ids), dtype=np.int32), ids))
     ones = np.ones(len(ids), dtype=np.int64)
     return Raw(coded.values, Ragged.from_lengths(ones, coded.codes), np.empty(0))

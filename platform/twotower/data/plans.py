@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from twotower.core.data_config import Data
-from twotower.core.errors import ConfigError
 from twotower.core.hashing import UInt64
 from twotower.core.storage import Store
 from twotower.data import features, positive, stages, vocabulary
@@ -50,22 +49,6 @@ _MOST_REVERSES = 1 << 20
 """Most test pairs whose reverse is looked for in train; of more a sample is taken."""
 
 Sources = dict[SourceName, list[Inspected]]
-
-
-def check_config(data: Data) -> None:
-    """Refuse what the schema of the config can't see; ConfigError names the key."""
-    if data.undirected and data.split.kind in ("per_query", "leave_last"):
-        raise ConfigError(
-            f"data.split.kind: {data.split.kind} can't split undirected edges, each belongs to two "
-            "queries; take `random` or `by_group`"
-        )
-    for name, feature in data.features.context.items():
-        shared = data.features.item.get(feature.share or "")
-        if feature.share is not None and (shared is None or shared.kind == "dense"):
-            raise ConfigError(
-                f"data.features.context.{name}.share: no item feature {feature.share!r} with a "
-                "vocabulary"
-            )
 
 
 def plan_tables(data: Data, found: Sources) -> tuple[TablePlan, UInt64 | None]:

@@ -17,6 +17,8 @@ NEAR_UNIQUE = 0.9
 TEXT_WORDS = 4.0
 TEXT_DISTINCT = 0.3
 MAX_INT_VALUES = 1000
+MAX_AMOUNT = 2**53
+"""Whole numbers beyond it are hashes or other ids: float64 can't tell them apart."""
 SPLIT_SHARE = 0.3
 SEPARATORS = ("|", ";")
 
@@ -111,6 +113,8 @@ def guess_kind(filled: pl.Series, distinct: int, present: int) -> tuple[Kind | N
         return None, "its name can't stand in a config"
     if present == 0 or distinct == 1:
         return None, "one value only" if present else "empty"
+    if not len(filled):
+        return None, "empty in the rows looked at"
     if isinstance(dtype, pl.List) and is_id_type(dtype.inner):
         return "multi", f"lists of {distinct:,} values"
     if dtype.is_temporal() or set(words_of(filled.name)) & TIME_WORDS:
@@ -125,14 +129,15 @@ def _guess_scalar(filled: pl.Series, distinct: int, present: int) -> tuple[Kind 
     if dtype.is_float() or dtype.is_decimal():
         return "dense", "numbers"
     if dtype.is_integer():
-        return _guess_integers(filled.name, distinct, present)
+        return _guess_integers(filled, distinct, present)
     if is_id_type(dtype):
         return _guess_text(filled.cast(pl.String), distinct, present)
     return None, f"type {dtype}, which no kind of feature reads"
 
 
-def _guess_integers(name: str, distinct: int, present: int) -> tuple[Kind | None, str]:
-    is_id = words_of(name)[-1:] == ["id"]
+def _guess_integers(filled: pl.Series, distinct: int, present: int) -> tuple[Kind | None, str]:
+    low, high = cast("int", filled.min()), cast("int", filled.max())
+    is_id = words_of(filled.name)[-1:] == ["id"] or max(high, -low) > MAX_AMOUNT
     if is_id and distinct > NEAR_UNIQUE * present:
         return None, "an id of nearly every row"
     if is_id or (distinct <= MAX_INT_VALUES and distinct <= NEAR_UNIQUE * present):

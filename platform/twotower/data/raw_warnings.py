@@ -40,16 +40,18 @@ def _bad_rows(profile: DataProfile) -> Iterator[str]:
                 f"{_of(nulls, counts.rows)} rows have no {column}: fill them, or let prepare drop "
                 "them (data.max_dropped_share)."
             )
-    for column, lost, ids in (
-        (roles.item, counts.missing_item_rows, f" ({counts.missing_items:,} ids)"),
-        (roles.query, counts.missing_query_rows, ""),
-    ):
-        if lost:
-            yield (
-                f"{_of(lost, counts.rows)} rows have {column} values that the catalogue lacks"
-                f"{ids}: add the items, or let prepare drop the rows "
-                "(data.max_dropped_share)."
-            )
+    if counts.missing_item_rows:
+        yield (
+            f"{_of(counts.missing_item_rows, counts.rows)} rows have {roles.item} values that the "
+            f"catalogue lacks ({counts.missing_items:,} ids): add the items, or let prepare drop "
+            "the rows (data.max_dropped_share)."
+        )
+    if counts.missing_query_rows:
+        yield (
+            f"{_of(counts.missing_query_rows, counts.rows)} rows have {roles.query} values that "
+            "the catalogue lacks: prepare keeps them, but such queries have no features; add them "
+            "to the catalogue."
+        )
     if counts.null_times:
         yield (
             f"{_of(counts.null_times, counts.rows)} rows have no {roles.time}: fill them, or take "

@@ -189,7 +189,9 @@ def _rows(profile: DataProfile) -> Iterator[str]:
     if roles.queries_are_items and is_one_way:
         yield "# No pair stands in both directions; where an edge means the same both ways:"
         yield "# undirected: true"
-    dropped = (counts.dropped_rows + counts.null_times) / counts.rows
+    lost = counts.null_queries + counts.null_items + counts.missing_item_rows
+    # Unknown queries are kept where they are items, but their rows are no usable ones.
+    dropped = (min(lost, counts.dropped_rows) + counts.null_times) / counts.rows
     if dropped > Data.model_fields["max_dropped_share"].default:
         allowed = min(math.ceil(dropped * 1000 + 1) / 1000, 1.0)
         yield f"max_dropped_share: {allowed:g}  # {dropped:.2%} of the rows can't be used"

@@ -77,7 +77,7 @@ def fit_item_feature(name: str, plan: TablePlan, scratch: Store, target: Store) 
     feature = plan.data.features.item[name]
     column = column_of(name, feature)
     if column == plan.data.items.id:
-        raw = features.raw_ids(plan.catalogue.ids)
+        raw = features.raw_ids(plan.catalogue.ids, feature)
     else:
         raw = features.read_raw(plan.items, column, feature, plan.catalogue.source_rows)
     weights = np.ones(plan.catalogue.num_rows, dtype=np.int64)
@@ -143,7 +143,7 @@ def write_queries(
         if feature.kind == "history":
             continue
         if reads_query_id(plan.data, name, feature):
-            raw = features.raw_ids(queries.ids)
+            raw = features.raw_ids(queries.ids, feature)
         else:
             shards = plan.queries or plan.items
             raw = features.read_raw(shards, column_of(name, feature), feature, rows)

@@ -50,6 +50,15 @@ BAD = {
     "model.history_blocks=2": r"model\.history_blocks: 2 is for `history: attention`",
     "data.split.kind=by_group": r"data\.split\.column: ",
     "data.features.query.package.share=nope": r"data\.features\.query\.package\.share: no item feature 'nope'",
+    "data.features.context={k: {kind: categorical, share: nope}}": r"data\.features\.context\.k\.share: no item feature 'nope'",
+    "data.features.item.size={kind: dense, hash_buckets: 9}": r"data\.features\.item\.size\.hash_buckets: is not read by a dense feature; leave it out",
+    "data.features.item.source.max_values=3": r"data\.features\.item\.source\.max_values: is not read by a categorical",
+    "data.features.query.tags.min_count=2": r"data\.features\.query\.tags\.min_count: is that of the item feature 'tags'",
+    "data.features.query.past={kind: history, share: package, column: x}": r"past\.column: is not read by a history",
+    "data.features.query.past={kind: history, share: package, max_size: 9}": r"past\.max_size: is that of the item feature 'package'",
+    "loss.spread_out_weight=7": r"loss\.spread_out_weight: 7 is for `spread_out: softmax or squared`, not none",
+    "model.scorer_hidden=[9]": r"model\.scorer_hidden: \(9,\) is for `scorer: neumf`, not cosine",
+    "loss.logq_rate=0.5": r"loss\.logq_rate: 0\.5 is for `logq: streaming`, not counted",
     "data.features.item.tags.kind=bag": r"data\.features\.item\.tags\.kind: ",
     "data.queries=users": r"data\.queries: ",
     "ssl=3": r"ssl: .*object, got 3",
@@ -66,6 +75,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_key(override: str) -> None:
         load_config(DEBIAN, [override])
 
 
+MULTI = ["name_words", "summary_words", "tags"]
 TOGETHER = [
     (["ssl.weight=1", "model.scorer=gmf"], r"ssl\.weight: .*they are gmf and mlp"),
     (["ssl.weight=1", "model.towers=identity"], r"ssl\.weight: .*cosine and identity"),
@@ -93,7 +103,40 @@ TOGETHER = [
         ],
         r"\['past', 'seen'\] are histories",
     ),
+    (
+        [
+            "data.features.item.size={kind: dense}",
+            "data.features.context={k: {kind: categorical, share: size}}",
+        ],
+        r"data\.features\.context\.k\.share: a dense feature has no vocabulary",
+    ),
+    (
+        ["data.undirected=true", "data.split.kind=per_query"],
+        r"data\.split\.kind: per_query can't split undirected",
+    ),
+    (
+        ["data.undirected=true", "data.split.kind=leave_last", "data.interactions.time=ts"],
+        r"data\.split\.kind: leave_last can't split undirected",
+    ),
     (["train.weight_decay=0.5"], r"train\.weight_decay: 0\.5 is for `optimizer: adamw`"),
+    (
+        ["ssl.weight=1", "ssl.masking=rfm", "ssl.mi=normalised"],
+        r"ssl\.mi: .*`masking: cfm`, not rfm",
+    ),
+    (
+        ["ssl.weight=1", "ssl.items=in_batch", "ssl.batch_size=64"],
+        r"ssl\.batch_size: .*`items: unif",
+    ),
+    (
+        [
+            "ssl.weight=1",
+            "ssl.masking=none",
+            "ssl.dropout_rate=0.1",
+            f"ssl.hidden_features={MULTI}",
+        ],
+        r"ssl\.masking: none makes two equal views.*multi-valued",
+    ),
+    (["model.history=attention"], r"model\.history: attention reads a history"),
     (["model.history=attention", "model.history_heads=5"], r"model\.history_heads: 5 does not"),
 ]
 
@@ -102,6 +145,21 @@ TOGETHER = [
 def test_keys_that_do_not_fit_each_other_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_config(DEBIAN, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loss.logq=streaming", "loss.logq_rate=0.5"],
+        ["loss.spread_out=squared", "loss.spread_out_weight=7"],
+        ["data.features.query.past={kind: history, share: package, max_values: 9}"],
+        ["data.features.query.tags.max_values=9"],
+        ["data.features.item.size={kind: dense, column: x, max_values: 64, min_count: 1}"],
+        ["data.features.context={k: {kind: categorical, column: x, min_count: 3}}"],
+    ],
+)
+def test_keys_that_are_read_or_at_their_default_are_taken(overrides: list[str]) -> None:
+    load_config(DEBIAN, overrides)
 
 
 def test_overrides_and_provenance() -> None:
@@ -119,7 +177,13 @@ def test_overrides_and_provenance() -> None:
     [
         ("a: 1\na: 2\n", "stands twice"),
         ("a: &x [1]\nb: *x\n", "aliases"),
-        ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "line 1: YAML tags"),
+        ("b: 1\na: !!bool maybe", "line 2: YAML tags"),
+        ("a: !!timestamp x", "YAML tags"),
+        ("a: !!map [1]", "YAML tags"),
+        ("!!str a: 1", "YAML tags"),
+        ("a: ! x", "YAML tags"),
+        ("a: \udcff", "not valid YAML: .*surrogates not allowed"),
         ("[" * 1000, "nested deeper"),
         ("a: [1\n", r"line 2"),
         ("1: a\n", "must be text"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_config import tiny_config
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError
+from twotower.core.loading import with_overrides
 from twotower.core.space import SearchSpace
 from twotower.core.space_loading import build_space, load_space
 
@@ -72,7 +73,8 @@ def test_combination_that_makes_no_config_is_refused_with_the_point() -> None:
     with pytest.raises(ConfigError, match=r"two equal views.*ssl\.masking = 'none'"):
         space_of(document)
     document["ssl.dropout_rate"] = {"low": 0.1, "high": 0.5}
-    assert space_of(document).size is None
+    multi = with_overrides(config_with(), {"data.features.item.f0": {"kind": "multi"}})
+    assert space_of(document, multi).size is None
 
 
 def test_dimension_without_effect_is_refused() -> None:
@@ -81,6 +83,27 @@ def test_dimension_without_effect_is_refused() -> None:
         space_of(document, config_with(weight=0.0))
     document["ssl.weight"] = {"low": 0.1, "high": 1.0}
     assert len(space_of(document, config_with(weight=0.0)).dimensions) == 2
+
+
+@pytest.mark.parametrize(
+    ("switch", "kinds", "path"),
+    [
+        ("loss.spread_out", ["softmax", "squared"], "loss.spread_out_weight"),
+        ("loss.logq", ["streaming"], "loss.logq_rate"),
+    ],
+)
+def test_the_key_of_a_term_that_is_off_is_searched_with_its_switch_only(
+    switch: str, kinds: list[str], path: str
+) -> None:
+    document: dict[str, Any] = {path: {"low": 0.1, "high": 1.0}}
+    with pytest.raises(ConfigError, match=rf"{path}: .* is for .*not none.*can draw {path}"):
+        space_of(document)
+    on = with_overrides(config_with(), {switch: kinds[0]})
+    assert space_of(document, on).size is None
+    if len(kinds) > 1:
+        document[switch] = {"choices": kinds}
+        point = {path: 0.5, switch: kinds[1]}
+        assert space_of(document).apply(config_with(), point) == with_overrides(on, point)
 
 
 @pytest.mark.parametrize(("k", "rates"), [(2, [0.5]), (4, [0.25, 0.5, 0.75])])

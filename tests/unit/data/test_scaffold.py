@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from prepare_serial import open_prepared
 from twotower.cli import app
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError, DataError
@@ -239,6 +240,9 @@ def test_times_that_prepare_reads_as_text_are_no_times(tmp_path: Path, pattern: 
         ("sold", [True, False] * 10, "categorical"),
         ("year", [1990 + n % 9 for n in range(40)], "categorical"),
         ("price", [n * 17 for n in range(3000)], "dense"),
+        ("debt", [-(2**53) + n for n in range(3000)], "dense"),
+        ("hash", [2**61 + n for n in range(3000)], None),
+        ("key", [-(2**61) - n % 1500 for n in range(3000)], "categorical"),
         ("weight", [0.5, 1.5] * 10, "dense"),
         ("words", [["a"], ["b", "c"]] * 10, "multi"),
         ("codes", [[1], [2, 3]] * 10, "multi"),
@@ -406,6 +410,16 @@ def test_config_of_a_graph_shares_vocabularies(tmp_path: Path) -> None:
     assert (config.model.tower_init, config.loss.logq) == ("aligned", "counted")
 
 
+@pytest.mark.parametrize("values", [["x", "y"], [1.5, 2.5], [1, 2], [["x"], ["y"]]])
+def test_a_column_that_is_filled_after_the_sample_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[Any]
+) -> None:
+    files = movies(tmp_path, late=[None] * 40 + values * 5)
+    assert config_of(profile(*files)).data.features.item["late"]
+    monkeypatch.setattr("twotower.data.raw_columns.SAMPLE_ROWS", 40)
+    assert "left out: late (empty in the rows looked at)" in guess_config(profile(*files))
+
+
 def test_dropped_rows_raise_the_allowed_share(tmp_path: Path) -> None:
     links = [(a, b) for a in "abcdefgh" for b in "abcdefgh"] + [(None, "a"), ("b", "lost")]
     config = config_of(graph(tmp_path, links))
@@ -545,14 +559,30 @@ def test_bad_rows_are_counted_with_their_mend(tmp_path: Path) -> None:
     assert "data.max_dropped_share" in missing
 
 
-def test_unknown_queries_are_told_where_queries_are_items(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [[], [("lost", "gone"), (None, "p01"), ("p02", None)]])
+def test_unknown_queries_are_told_and_kept_where_queries_are_items(
+    tmp_path: Path, bad: list[tuple[str | None, str | None]]
+) -> None:
     names = [f"p{n:02}" for n in range(20)]
-    log = {"source": [*names, "lost"], "target": [*names[1:], "p00", "p00"]}
+    links = [(a, b) for a in names for b in names if a < b] + [("lost", "p00"), *bad]
+    log = {"source": [link[0] for link in links], "target": [link[1] for link in links]}
     found = profile(
         write(tmp_path / "l.parquet", log), write(tmp_path / "c.parquet", {"page": names})
     )
     assert found.roles.queries_are_items
-    assert "1 of 21 (4.8%) rows" in the_one_with("source values that the catalogue lacks", found)
+    lost = sum(query == "lost" for query, _ in links)
+    told = the_one_with("source values that the catalogue lacks", found)
+    assert f"{lost} of {len(links)} (" in told
+    assert "prepare keeps them" in told
+    # What prepare then does is what was told: a share of less would refuse the log.
+    config = config_of(found)
+    share = len(bad) / len(links)
+    assert share <= config.data.max_dropped_share <= max(share + 0.002, 0.001)
+    storage = {"prepared": str(tmp_path / "prepared")}
+    document = config.model_dump(mode="json") | {"storage": storage}
+    manifest = open_prepared(build_config(document, "guess")).manifest
+    assert sum(manifest["dropped"].values()) == len(bad)
+    assert manifest["counts"]["queries"] == len({q for q, i in links[: len(links) - len(bad)]})
 
 
 def test_directions_are_told_with_their_mend(tmp_path: Path) -> None:
