@@ -4,15 +4,23 @@ Shape letters:
     B rows    D width of the output
 """
 
+# torch.autograd.Function.apply has no types.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from twotower.models.embeddings.bags import Bags
 from twotower.models.layers import MLP, generator
+
+_SHORT = 0.1
+"""A vector shorter than this is turned as slowly as one of this length. So long is a row of four
+numbers at first (`model.init_std`). Chosen, not tuned."""
 
 
 class PairedViews(Protocol):
@@ -90,7 +98,37 @@ class Tower(nn.Module):
         return self._ended(out_BD.to(x.dtype))
 
     def _ended(self, out_BD: Tensor) -> Tensor:
-        return F.normalize(out_BD, dim=1) if self.unit else out_BD
+        if not self.unit:
+            return out_BD
+        if len(self.mlp.layers):
+            return F.normalize(out_BD, dim=1)
+        return cast("Tensor", _Unit.apply(out_BD))
+
+
+class _Unit(torch.autograd.Function):
+    """`F.normalize` whose slope, 1 / norm, is at most 1 / `_SHORT`.
+
+    Biases keep the output of layers away from zero; embeddings themselves may be there: default
+    rows begin at it. By a slope of 1e12 a row's first step would be the last that Adagrad lets it
+    make, and clipping would leave nothing of all other gradients. Values are F.normalize's, so that
+    nobody who reads a model has to know of this.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor) -> Tensor:
+        out_BD = F.normalize(x_BD, dim=1)
+        ctx.save_for_backward(out_BD, x_BD.norm(dim=1, keepdim=True))
+        return out_BD
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides names
+        ctx: Any, *grad_outputs: Tensor
+    ) -> Tensor:
+        (grad_BD,) = grad_outputs
+        out_BD, norm_B1 = ctx.saved_tensors
+        along_B1 = (grad_BD * out_BD).sum(1, keepdim=True)
+        return (grad_BD - along_B1 * out_BD) / norm_B1.clamp(min=_SHORT)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -13,14 +13,17 @@ from twotower.core.types import Int64
 
 
 class LogQ(Protocol):
-    """An estimate of how often an item is among the rows of a batch."""
+    """How often an item is among the rows of a batch."""
 
     def observe(self, items: Tensor, step: int) -> None:
         """See the items ``(C,)`` of a global batch; the same on every rank."""
         ...
 
     def expected(self, items: Tensor, num_rows: int) -> Tensor:
-        """Expected rows of each item ``(C,)`` in a batch of ``num_rows``."""
+        """What each item ``(C,)`` counts for in a batch of ``num_rows``, at least 0.
+
+        Its expected rows (`CountedLogQ`), or the probability that it is there (`StreamingLogQ`).
+        """
         ...
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -29,7 +32,7 @@ class LogQ(Protocol):
 
 
 class CountedLogQ:
-    """An item's share of the train rows."""
+    """An item's share of the train rows: exact, an epoch holds each of them once."""
 
     def __init__(self, counts: Int64, device: torch.device) -> None:
         """Build from the train rows ``(N,)`` of each item."""
@@ -50,14 +53,16 @@ class CountedLogQ:
 class StreamingLogQ:
     """Mean gap between the steps that hold an item (Yi et al. 2019, algorithm 2).
 
-    One slot an item, no hashing. Step numbers count from 1. An item that comes several times in a
-    batch counts once: the estimate is of the probability that a batch holds it. The first gap is
-    that of uniform draws.
+    One slot an item, no hashing. Step numbers count from 1. The first gap is that of uniform draws.
+
+    The estimate is of the probability that a batch holds the item, where `CountedLogQ` has its
+    rows. For an item that is expected much less than once a batch the two are one; an item that
+    comes several times still counts for one row, so popular items are corrected too little.
     """
 
     def __init__(self, num_items: int, batch_size: int, rate: float, device: torch.device) -> None:
         """Build; ``rate`` is the weight of the newest gap, in (0, 1]."""
-        self._rate = rate
+        self._rate, self._batch_size = rate, batch_size
         self._last = torch.zeros(num_items, dtype=torch.int64, device=device)
         first = max(1.0, num_items / batch_size)
         self._gap = torch.full((num_items,), first, dtype=torch.float64, device=device)
@@ -68,9 +73,13 @@ class StreamingLogQ:
         self._gap[items] = (1 - self._rate) * self._gap[items] + self._rate * newest
         self._last[items] = step + 1
 
-    def expected(self, items: Tensor, num_rows: int) -> Tensor:  # noqa: ARG002 - the protocol's
-        """1 / gap, float64: the probability that a batch holds the item."""
-        return self._gap[items].reciprocal()
+    def expected(self, items: Tensor, num_rows: int) -> Tensor:
+        """Probability that ``num_rows`` rows hold the item, float64: 1 / gap of a whole batch's.
+
+        A shorter batch misses it by the power ``num_rows / batch_size`` of what a whole one does.
+        """
+        misses = (-self._gap[items].reciprocal().clamp(max=1)).log1p()
+        return -(misses * (num_rows / self._batch_size)).expm1()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """``last`` and ``gap``, ``(N,)`` each."""
@@ -83,10 +92,11 @@ def column_bias(
     """``-log q`` of each candidate, float64 ``(C,)``.
 
     q is the share of an item among all candidates: the batch's, and where there are mixed negatives
-    the mixture ``(B q_batch + B' / N) / (B + B')`` (Yang et al. 2020).
+    the mixture ``(B q_batch + B' / N) / (B + B')`` (Yang et al. 2020). All shares together are 1
+    where ``logq`` counts rows, and less where it counts an item once a batch.
 
     Args:
-        logq: estimate of the batch's part.
+        logq: B q_batch of each item.
         items_C: int64, items of the candidates.
         num_rows: B, real rows of the global batch.
         num_mixed: B', uniform negatives of the global batch.

@@ -128,9 +128,9 @@ class Planner:
         """Build; every rank builds the same."""
         self._config, self._device = config, device
         self.num_items = len(inputs.item_counts)
-        self._num_features = len(inputs.item_features)
-        self._columns = [inputs.item_features.index(n) for n in config.maskable_features()]
-        self._masks = _view_masks(config, inputs, self._columns) if config.ssl.weight > 0 else None
+        # In the order of the config, by which the draws are numbered.
+        self._columns = [inputs.item_features.index(n) for n in config.data.features.item]
+        self._masks = _view_masks(config, inputs) if config.ssl.weight > 0 else None
 
     def plan(self, batch: Batch, group: Group) -> Plan:
         """Decide what this rank embeds; a collective."""
@@ -192,7 +192,7 @@ class Planner:
         if rate == 0:
             return None
         at = torch.tensor(position).to(self._device, non_blocking=True)
-        return feature_dropout(draws, at, self._columns, self._num_features, rate, lane=lane)
+        return feature_dropout(draws, at, self._columns, len(self._columns), rate, lane=lane)
 
 
 def distinct(items_b: Int64) -> tuple[Int64, Int64, Int64]:
@@ -219,7 +219,8 @@ def distinct(items_b: Int64) -> tuple[Int64, Int64, Int64]:
     )
 
 
-def _view_masks(config: ExperimentConfig, inputs: ObjectiveInputs, columns: list[int]) -> ViewMasks:
+def _view_masks(config: ExperimentConfig, inputs: ObjectiveInputs) -> ViewMasks:
+    columns = [inputs.item_features.index(name) for name in config.maskable_features()]
     sets = None
     if config.ssl.masking == "cfm":
         if inputs.mutual_information is None:

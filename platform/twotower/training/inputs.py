@@ -91,15 +91,19 @@ def require_trainable(config: ExperimentConfig, prepared: Prepared) -> None:
     """Refuse what only the data shows, before any work starts.
 
     Raises:
-        ConfigError: a table's warm-up is as long as the run.
+        ConfigError: a warm-up, of the learning rate or of a table, is as long as the run.
     """
     steps = total_steps(config, prepared)
     tables = prepared.tables(shared_tables=config.model.shared_tables)
-    for name, kind in config.embeddings(tables).items():
-        if isinstance(kind, Codebooks) and kind.warmup_steps >= steps:
+    warmups = {"train.warmup_steps: the learning rate": config.train.warmup_steps} | {
+        f"model.embeddings: {name}": kind.warmup_steps
+        for name, kind in config.embeddings(tables).items()
+        if isinstance(kind, Codebooks)
+    }
+    for what, warmup in warmups.items():
+        if warmup >= steps:
             raise ConfigError(
-                f"model.embeddings: {name} warms up for {kind.warmup_steps} steps, the run has "
-                f"{steps}; set fewer warmup_steps"
+                f"{what} warms up for {warmup} steps, the run has {steps}; set fewer warmup_steps"
             )
 
 

@@ -151,7 +151,7 @@ class Optimizer:
         self._store = model.store
         self._named = dict(model.named_parameters())
         self._flat = _FlatGradients(list(self._named.values()), self._store.weight)
-        self._dense = _dense_optimizer(train, self._named)
+        self._dense = _dense_optimizer(train, model)
         self._tables = _table_rule(train, model)
 
     @torch.no_grad()
@@ -249,18 +249,24 @@ def exchange_rows(gradients: RowGradients, group: Group) -> RowGradients:
     return sum_by_row(rows.long(), every, values)
 
 
-def _dense_optimizer(train: Train, named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+def _dense_optimizer(train: Train, model: TwoTower) -> torch.optim.Optimizer:
     """PyTorch's optimizer of the dense weights.
 
-    Decay acts on the towers' matrices; not on biases and norms, nor on what belongs to a table.
-    There may be no weights: cosines of embeddings themselves have tables alone.
+    Decay acts on the matrices of towers, history and scorer: the weights of their linear layers. It
+    doesn't on biases and norms, nor on tables, of embeddings or of positions. There may be no
+    weights: cosines of embeddings themselves have tables alone.
     """
+    named = dict(model.named_parameters())
     if train.optimizer != "adamw":
         every = [{"params": list(named.values())}]
         return torch.optim.Adagrad(every, lr=train.learning_rate, fused=True)
-    decayed = {n: w.ndim > 1 and not n.startswith("store.") for n, w in named.items()}
+    decayed = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("store.")
+    }
     groups = [
-        {"params": [named[n] for n in named if decayed[n]], "weight_decay": train.weight_decay},
-        {"params": [named[n] for n in named if not decayed[n]], "weight_decay": 0.0},
+        {"params": [named[n] for n in named if n in decayed], "weight_decay": train.weight_decay},
+        {"params": [named[n] for n in named if n not in decayed], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)

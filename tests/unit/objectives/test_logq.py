@@ -53,3 +53,49 @@ def test_streaming_estimate_finds_the_probability_that_a_batch_holds_an_item() -
     assert float(logq.expected(torch.tensor([0]), 8)[0]) == pytest.approx(held, rel=0.15)
     others = logq.expected(torch.arange(1, 50), 8).mean()
     assert float(others) == pytest.approx(1 - (1 - 0.8 / 49) ** 8, rel=0.2)
+
+
+def streaming(gaps: list[float], batch_size: int) -> StreamingLogQ:
+    logq = StreamingLogQ(len(gaps), batch_size, 0.01, CPU)
+    logq.state_tensors()["gap"][:] = torch.tensor(gaps)
+    return logq
+
+
+def test_a_short_batch_holds_an_item_less_often() -> None:
+    """Rows are independent: n of them miss it as often as one of them, to the power n."""
+    gaps = [1.0, 1.5, 4.0, 1e6]
+    logq, everything = streaming(gaps, 8), torch.arange(4)
+    assert logq.expected(everything, 8).tolist() == pytest.approx([1 / gap for gap in gaps])
+    missed_by_one = [(1 - 1 / gap) ** (1 / 8) for gap in gaps]
+    wanted = [1 - one**3 for one in missed_by_one]
+    assert logq.expected(everything, 3).tolist() == pytest.approx(wanted, rel=1e-8)
+
+
+def test_streaming_counts_an_item_once_a_batch_where_counts_have_its_rows() -> None:
+    """A fifth of the rows: the correction of an item that is in every batch 51 times."""
+    counts, batch_size = np.array([200, *[1] * 800]), 256
+    once, exact = streaming([1.0, *[1000 / 256] * 800], batch_size), CountedLogQ(counts, CPU)
+    sizes = {"num_rows": batch_size, "num_mixed": 0, "num_items": 801}
+    everything = torch.arange(801)
+    biases = [column_bias(logq, everything, **sizes) for logq in (once, exact)]
+    assert [float(bias[0]) for bias in biases] == pytest.approx([math.log(256), math.log(5)])
+    assert biases[0][1:].tolist() == pytest.approx(biases[1][1:].tolist())
+    sums = [float(torch.exp(-bias).sum()) for bias in biases]
+    assert sums[1] == pytest.approx(1)
+    assert sums[0] == pytest.approx(0.8 + 1 / 256), "the head's other 50 rows are nobody's"
+
+
+@pytest.mark.parametrize("num_rows", [8, 3])
+def test_streaming_shares_of_a_mixture_add_up_to_what_is_there(num_rows: int) -> None:
+    """Distinct items of the batch's rows, and all negatives; a short batch claims no whole one's."""
+    rng = np.random.default_rng(0)
+    num_items, num_mixed, share = 400, 16, np.full(400, 1 / 400)
+    logq = StreamingLogQ(num_items, 8, 0.01, CPU)
+    for step in range(4000):
+        logq.observe(torch.from_numpy(rng.choice(num_items, 8, p=share)), step)
+    bias = column_bias(
+        logq, torch.arange(num_items), num_rows=num_rows, num_mixed=num_mixed, num_items=num_items
+    )
+    distinct = num_items * (1 - (1 - 1 / num_items) ** num_rows)
+    wanted = (distinct + num_mixed) / (num_rows + num_mixed)
+    assert float(torch.exp(-bias).sum()) == pytest.approx(wanted, rel=0.02)

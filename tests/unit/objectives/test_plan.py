@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny_catalogue import NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_inputs
+from tiny_catalogue import DOCUMENT, NUM_ITEMS, take, tiny_batch, tiny_experiment, tiny_inputs
 from twotower.core.config import ExperimentConfig
 from twotower.core.errors import DataError
+from twotower.core.loading import with_overrides
 from twotower.objectives.group import SINGLE, parts
 from twotower.objectives.plan import ObjectiveInputs, Planner, distinct
 
@@ -77,6 +78,39 @@ def test_every_row_embeds_its_item_where_features_drop_row_by_row() -> None:
     plan = planner(tiny_experiment(loss__feature_dropout=0.5)).plan(batch, SINGLE)
     assert np.array_equal(plan.main.items, batch.item)
     assert plan.main.hidden is not None
+
+
+@pytest.mark.parametrize(
+    "ssl",
+    [
+        {"ssl__mask_features": ["brand"]},
+        {"ssl__hidden_features": ["id"]},
+        {"ssl__hidden_features": ["id", "brand", "tags", "words", "price"]},
+        {"ssl__weight": 1, "ssl__mask_features": ["brand", "tags"]},
+    ],
+)
+def test_every_feature_of_the_item_tower_drops_whatever_ssl_masks(ssl: dict[str, Any]) -> None:
+    dropped = {"loss__feature_dropout": 0.5, "loss__mixed_negatives": 9}
+    plain = planner(tiny_experiment(**dropped)).plan(tiny_batch(0), SINGLE)
+    beside = planner(tiny_experiment(**dropped, **ssl)).plan(tiny_batch(0), SINGLE)
+    for ours, theirs in ((plain.main, beside.main), (plain.mixed, beside.mixed)):
+        assert ours.hidden is not None
+        assert theirs.hidden is not None
+        assert ours.hidden.any(0).all()
+        assert torch.equal(ours.hidden, theirs.hidden)
+
+
+def test_feature_dropout_draws_in_the_order_of_the_config() -> None:
+    """The item side has an order of its own; runs that were kept were drawn by the config's."""
+    config = tiny_experiment(loss__feature_dropout=0.5)
+    turned = dict(reversed(DOCUMENT["data"]["features"]["item"].items()))
+    hidden = [
+        planner(c).plan(tiny_batch(0), SINGLE).main.hidden
+        for c in (config, with_overrides(config, {"data.features.item": turned}))
+    ]
+    assert hidden[0] is not None
+    assert hidden[1] is not None
+    assert torch.equal(hidden[1], hidden[0].flip(1))
 
 
 def test_ranks_divide_uniform_items_and_negatives_of_one_worker() -> None:

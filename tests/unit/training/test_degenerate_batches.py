@@ -1,6 +1,7 @@
 """Batches with nothing to compare: losses and weights stay finite, or the run stops by name."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from tiny_catalogue import tiny_batch, tiny_experiment, tiny_inputs, tiny_state
-from twotower.core.types import Batch
+from twotower.core.loading import with_overrides
+from twotower.core.types import Batch, Side
+from twotower.models.embeddings.bags import RowGradients
 from twotower.training.state import TrainInputs, TrainState
 from twotower.training.step import train_step
 
@@ -115,3 +118,47 @@ def test_a_catalogue_of_one_item_gives_finite_losses(case: str) -> None:
     check_steps(
         state, [replace(tiny_batch(s), item=np.zeros(16, dtype=np.int64)) for s in range(3)]
     )
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("optimizer", ["adagrad", "adagrad_rowwise", "adamw"])
+def test_cosines_of_embeddings_train_an_item_of_which_nothing_is_known(
+    optimizer: str, clip: float | None
+) -> None:
+    """Its vector begins at zero. It is pulled no harder than others, and goes on moving."""
+    config = with_overrides(
+        tiny_experiment(train__optimizer=optimizer, train__clip_norm=clip),
+        {
+            "data.features.item": {"brand": {"kind": "categorical"}},
+            "data.features.query": {"id": {"kind": "categorical"}},
+            "data.features.context": {},
+            "model.towers": "identity",
+        },
+    )
+    inputs = tiny_inputs()
+    item = Side(inputs.item.num_rows, inputs.item.features[1:2])
+    query = Side(inputs.query.num_rows, inputs.query.features[:1])
+    state = TrainState.build(
+        config, replace(inputs, item=item, query=query, context={}), total_steps=30
+    )
+    (brand,) = item.features
+    assert not isinstance(brand.values, np.ndarray)
+    unknown = int(np.flatnonzero(brand.values.values == 0)[0])
+    default = state.model.store.offsets["item.brand"]
+    pulls, update = list[float](), state.optimizer.apply
+
+    def watched(rows: RowGradients, rate: float) -> None:
+        norms, is_default = rows.values.norm(dim=1), rows.rows == default
+        pulls.append(float(norms[is_default] / norms[~is_default].max()))
+        update(rows, rate)
+
+    state.optimizer.apply = watched
+    places = [state.model.store.weight[default].clone()]
+    assert not places[0].any()
+    for step in range(30):
+        batch = tiny_batch(step)
+        batch.item[0] = unknown
+        train_step(state, batch)
+        places.append(state.model.store.weight[default].clone())
+    assert 0 < max(pulls) < 5
+    assert min((b - a).norm().item() for a, b in pairwise(places[20:])) > 1e-4

@@ -7,8 +7,9 @@ import pytest
 
 from prepared_fixture import FEATURES
 from tiny_run import tiny_run
+from twotower.core.errors import ConfigError
 from twotower.core.loading import with_overrides
-from twotower.training.inputs import train_inputs
+from twotower.training.inputs import require_trainable, train_inputs
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -63,3 +64,12 @@ def test_a_history_with_a_table_of_its_own_counts_as_its_items_do(tmp_path: Path
     counts = train_inputs(config, prepared).value_counts
     assert counts["query.past"].any()
     assert counts["query.past"].tolist() == counts["item.item_id"].tolist()
+
+
+def test_a_warm_up_of_the_learning_rate_as_long_as_the_run_is_refused(tmp_path: Path) -> None:
+    config, prepared = tiny_run(tmp_path, train__warmup_steps=25)
+    require_trainable(config, prepared)
+    config = with_overrides(config, {"train.warmup_steps": 26})
+    told = "train.warmup_steps: the learning rate warms up for 26 steps, the run has 26; set fewer"
+    with pytest.raises(ConfigError, match=told):
+        require_trainable(config, prepared)

@@ -100,19 +100,40 @@ def test_clipping_scales_dense_and_table_gradients_by_their_common_norm() -> Non
     assert free[0] > 0.25
 
 
-def test_decay_acts_on_dense_matrices_only() -> None:
-    common = {"train__optimizer": "adamw", "train__learning_rate": 0.1}
+TOWERS = {f"{side}_tower.mlp.layers.{n}.weight" for side in ("item", "query") for n in (0, 1)}
+BLOCK = {f"{layer}.weight" for layer in ("query", "key", "value", "inner", "outer")}
+LOW_RANK = {"item": {"tags": {"kind": "low_rank", "rank": 2}}}
+MATRICES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "cosine": ({}, TOWERS),
+    "low rank": ({"model__embeddings": LOW_RANK}, TOWERS),
+    "neumf": (
+        {"model__scorer": "neumf", "model__scorer_hidden": [5, 4]},
+        TOWERS | {"scorer.first.weight", "scorer.pairs.layers.0.weight"},
+    ),
+    "attention": (
+        {"history": True, "model__history": "attention", "model__history_blocks": 2},
+        TOWERS | {f"history.{n}" for n in BLOCK} | {f"history.earlier.0.{n}" for n in BLOCK},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MATRICES)
+def test_decay_acts_on_the_matrices_of_towers_history_and_scorer_only(case: str) -> None:
+    """Not on positions and tables, though they have two dimensions."""
+    changes, matrices = MATRICES[case]
+    common = {"train__optimizer": "adamw", "train__learning_rate": 0.1, **changes}
     plain = tiny_state(tiny_experiment(**common))
     decayed = tiny_state(tiny_experiment(**common, train__weight_decay=0.5))
     before = {n: t.clone() for n, t in plain.state_tensors()["model"].items()}
+    assert matrices <= before.keys()
     for state in (plain, decayed):
-        train_step(state, tiny_batch(0))
+        train_step(state, tiny_batch(0, history="history" in changes))
     ours, theirs = plain.state_tensors()["model"], decayed.state_tensors()["model"]
     for name, value in ours.items():
-        if name.endswith("weight") and "layers" in name:
+        if name in matrices:
             torch.testing.assert_close(theirs[name], value - 0.1 * 0.5 * before[name])
         else:
-            assert torch.equal(theirs[name], value)
+            assert torch.equal(theirs[name], value), name
 
 
 @pytest.mark.parametrize("optimizer", ["adagrad", "adamw"])
