@@ -9,11 +9,10 @@ nothing else. As a job, from the repository's root:
 
 from pathlib import Path
 
-from rich.console import Console
-
 from twotower.bench.measures import Plan
 from twotower.bench.summary import summary
 from twotower.bench.train import FILE, bench
+from twotower.core.console import show
 from twotower.runtime import entry
 
 
@@ -24,8 +23,8 @@ def main() -> None:
     plan = Plan(folder=folder / "data", environments=folder / "envs", repeats=arguments.repeats)
     document = bench(plan, folder, lambda what: print(f"bench train: {what}", flush=True))
     for table in summary(document):
-        Console(highlight=False).print(table, "")
-    print(folder / FILE)
+        show(table, "")
+    show(str(folder / FILE))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ As a job, from the repository's root:
         -- python jobs/evaluate.py /shared/runs/debian-1a2b3c4d --part validation
 """
 
-from rich.console import Console
-
+from twotower.core.console import show
 from twotower.report import tables
 from twotower.runtime import entry
 from twotower.runtime.assess import evaluate
@@ -17,8 +16,8 @@ def main() -> None:
     """Evaluate and print the summary; the files of the run are written anew."""
     arguments = entry.parse("evaluate")
     document = evaluate(arguments.run, arguments.part)
-    Console(highlight=False).print(tables.slices_table(document["summary"]))
-    print(f"{arguments.run}/evaluation/{arguments.part}.json")
+    place = f"{arguments.run}/evaluation/{arguments.part}.json"
+    show(tables.slices_table(document["summary"]), place)
 
 
 if __name__ == "__main__":

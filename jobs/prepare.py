@@ -6,6 +6,7 @@ As a job, from the repository's root:
         -- python jobs/prepare.py configs/debian.yaml --set storage.prepared=/shared/prepared
 """
 
+from twotower.core.console import show
 from twotower.core.loading import load_config
 from twotower.data.pipeline import prepare
 from twotower.report.console import Display
@@ -19,7 +20,9 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set).config
     with connect(config.cluster), Display() as display:
         result = prepare(config, on_progress=display.on_prepare)
-    print(result.path, "(nothing changed, nothing done)" if result.reused else "")
+    if result.reused:
+        show("nothing changed, nothing done")
+    show(result.path)
 
 
 if __name__ == "__main__":

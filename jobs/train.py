@@ -10,9 +10,8 @@ As a job, from the repository's root:
 
 from pathlib import Path
 
-from rich.console import Console
-
 from twotower.cli import train_and_report
+from twotower.core.console import show
 from twotower.core.loading import load_config
 from twotower.report import tables
 from twotower.report.console import Display
@@ -25,8 +24,7 @@ def main() -> None:
     loaded = load_config(arguments.config, arguments.set)
     with Display() as display:
         result = train_and_report(loaded, display, Path(arguments.config), verbose=False)
-    Console(highlight=False).print(tables.run_table(result.path))
-    print(result.path)
+    show(tables.run_table(result.path), result.path)
 
 
 if __name__ == "__main__":

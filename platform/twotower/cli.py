@@ -1,28 +1,29 @@
 """The command line: each command reads its input, calls one function below and shows the result."""
 
 import json
-import os
-import signal
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from twotower.bench.command import bench_app
-from twotower.core.command_line import AsJson, Verbose, emit
+from twotower.core.command_line import AsJson, Commands, Verbose, emit, run_to_exit
+from twotower.core.console import plain, show
 from twotower.core.errors import TwotowerError
 from twotower.core.loading import Loaded, build_config, load_config, parse_yaml
 from twotower.core.storage import Store
 from twotower.export.command import export, recommend, vectors
 from twotower.report import tables
 from twotower.report.console import Display
-from twotower.study.command import reproduce, study
+from twotower.study.command import read_study, reproduce, study
 
 app = typer.Typer(
+    cls=Commands,
     help="Find out which self-supervised two-tower retrieval model is best, and ship it. "
     "Add --debug to any command for the traceback of an error.",
     no_args_is_help=True,
@@ -54,7 +55,6 @@ Address = Annotated[
 Token = Annotated[Path | None, typer.Option(help="File that holds the cluster's token.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name that `submit` printed.")]
 Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out part.")]
-out = Console(highlight=False)
 
 
 @app.command()
@@ -86,10 +86,10 @@ def init(
     text = guess_config(found, name)
     build_config(parse_yaml(text, str(path)), str(path))  # what is refused leaves no file behind
     Store(path.parent).write_bytes(path.name, text.encode())
-    out.print(tables.profile_table(found))
+    show(tables.profile_table(found))
     for warning in warnings(found):
-        out.print(f"[yellow]warning[/]  {warning}", soft_wrap=True)
-    out.print(f"\n{path}   next: twotower prepare {path}")
+        show(Text.assemble(("warning", "yellow"), "  ", plain(warning)))
+    show("", str(path), _next("prepare", path))
 
 
 @config_app.command("show")
@@ -100,10 +100,11 @@ def config_show(config: ConfigPath, set_: Overrides = None, as_json: AsJson = Fa
         emit({"config": loaded.config.model_dump(mode="json"), "provenance": loaded.provenance})
         return
     table = Table("key", "value", "from", box=None, pad_edge=False, header_style="bold")
+    values = loaded.config.model_dump(mode="json")
     for path, source in loaded.provenance.items():
-        value = tables.value_at(loaded.config.model_dump(mode="json"), path)
-        table.add_row(path, json.dumps(value), source, style="" if source != "default" else "dim")
-    out.print(table)
+        cells = (path, json.dumps(tables.value_at(values, path)), source)
+        table.add_row(*map(plain, cells), style="" if source != "default" else "dim")
+    show(table)
 
 
 @config_app.command("check")
@@ -117,7 +118,7 @@ def config_check(
     for path in configs:
         try:
             load_config(path)
-            out.print(f"{path}: fine")
+            show(f"{path}: fine")
         except TwotowerError as error:
             wrong += 1
             sys.stderr.write(f"twotower: {error}\n")
@@ -142,7 +143,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         emit([asdict(check) for check in found])
     else:
-        out.print(tables.checks_table(found))
+        show(tables.checks_table(found))
     if any(check.status == "fail" for check in found):
         raise typer.Exit(3)
 
@@ -160,8 +161,10 @@ def prepare(
     if as_json:
         emit({"path": result.path, "reused": result.reused, "record": result.record})
         return
-    out.print(tables.prepared_table(result.path))
-    out.print(f"{result.path}{'   (nothing changed, nothing done)' if result.reused else ''}")
+    show(tables.prepared_table(result.path))
+    if result.reused:
+        show("nothing changed, nothing done")
+    show(result.path)
 
 
 @app.command()
@@ -182,10 +185,10 @@ def train(
             }
         )
         return
-    out.print(tables.run_table(result.path))
+    show(tables.run_table(result.path))
     if result.reused:
-        out.print("the run was done already, nothing was trained")
-    out.print(f"{result.path}/report.html")
+        show("the run was done already, nothing was trained")
+    show(f"{result.path}/report.html")
 
 
 def train_and_report(loaded: Loaded, display: Display, source: Path, *, verbose: bool) -> Any:
@@ -229,10 +232,10 @@ def tune(
     if as_json:
         emit(json.loads((Path(result.directory) / "search.json").read_text(encoding="utf-8")))
         return
-    out.print(tables.trials_table(result.directory))
+    show(tables.trials_table(result.directory))
     if result.reused >= trials:
-        out.print("every trial had ended before, nothing was run")
-    out.print(f"{result.winner}   next: twotower train {result.winner}")
+        show("every trial had ended before, nothing was run")
+    show(result.winner, _next("train", result.winner))
 
 
 @app.command()
@@ -248,8 +251,7 @@ def evaluate(
     if as_json:
         emit(document)
         return
-    out.print(tables.slices_table(document["summary"]))
-    out.print(f"{run}/evaluation/{part}.json")
+    show(tables.slices_table(document["summary"]), f"{run}/evaluation/{part}.json")
 
 
 @app.command()
@@ -269,7 +271,7 @@ def compare(
     if as_json:
         emit(found.document())
         return
-    out.print(tables.comparison_table(found))
+    show(tables.comparison_table(found))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -288,8 +290,8 @@ def submit(
     options = load_options(cluster) if cluster else jobs.Options()
     given = {"address": address, "token_path": token}
     options = options.model_copy(update={k: v for k, v in given.items() if v is not None})
-    job = jobs.submit(action, arguments, options)
-    out.print(f"{'attached to' if job.attached else 'submitted'} {job.id}")
+    job = jobs.submit(action, arguments, options, read_study=read_study)
+    show(f"{'attached to' if job.attached else 'submitted'} {job.id}")
     if wait:
         raise typer.Exit(jobs.exit_code(jobs.follow(job, sys.stdout.write)))
 
@@ -306,7 +308,7 @@ def jobs_status(job: JobName, address: Address = None, token: Token = None) -> N
     from twotower.runtime import submit as jobs
 
     state = jobs.status(_attached(job, address, token))
-    out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
+    show(f"{state.id}  {state.status}  {state.message}")
 
 
 @jobs_app.command("logs")
@@ -324,7 +326,7 @@ def jobs_stop(job: JobName, address: Address = None, token: Token = None) -> Non
     from twotower.runtime import submit as jobs
 
     state = jobs.stop(_attached(job, address, token))
-    out.print(f"{state.id}  {state.status}  {state.message}", soft_wrap=True)
+    show(f"{state.id}  {state.status}  {state.message}")
 
 
 @app.command("demo")
@@ -346,35 +348,19 @@ def demo_command(
     with Display() as display:
         report, folder = demo(plan, display, verbose=verbose)
     metrics = ["recall@10", "recall@50", "map@10", "map@50", "tail_recall@50"]
-    out.print(tables.methods_table(report, metrics))
-    out.print(report.headline.sentence)
-    for note in report.notes:
-        out.print(note, style="dim")
-    out.print(f"\n{folder}/report.html   {folder}/summary.json")
+    show(tables.methods_table(report, metrics), report.headline.sentence)
+    show(*(plain(note, "dim") for note in report.notes))
+    show("", f"{folder}/summary.json", f"{folder}/report.html")
+
+
+def _next(*command: object) -> str:
+    """The command that comes after this one, as a shell takes it."""
+    return f"next: {shlex.join(['twotower', *map(str, command)])}"
 
 
 def main() -> None:
     """Run the command line; errors a user can mend are one line on stderr and an exit code."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments, standalone_mode=True)
-    except TwotowerError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"twotower: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("twotower: interrupted\n")
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"twotower: {error}; run with --debug for the traceback\n")
-        sys.exit(3)
+    run_to_exit("twotower", app)
 
 
 if __name__ == "__main__":

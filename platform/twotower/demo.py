@@ -69,7 +69,6 @@ def demo(plan: Plan, display: Display, *, verbose: bool = False) -> tuple[Report
         title=folder.name,
         search=Path(found.directory),
         notes=list(NOTES),
-        commands=["make demo"],
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_report(report, folder / "report.html")

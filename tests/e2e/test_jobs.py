@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from job_checkout import STUDY
 from small_experiment import SPACE, small_document, write_yaml
 from token_cluster import TokenCluster, token_cluster
 from twotower.core.errors import InputError
 from twotower.core.loading import load_config
+from twotower.core.storage import Store
 from twotower.runtime import submit as jobs
 from twotower.serving.reader import Export
+from twotower.study.command import read_study
+from twotower.study.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/small.yaml"
@@ -64,7 +68,7 @@ def options(checkout: Path, cluster: TokenCluster) -> jobs.Options:
 def run(options: jobs.Options, action: str, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a submitted job."""
     lines: list[str] = []
-    job = jobs.submit(action, arguments, options)
+    job = jobs.submit(action, arguments, options, read_study=read_study)
     assert not job.attached
     state = jobs.follow(job, lines.append)
     return jobs.exit_code(state), "".join(lines)
@@ -96,10 +100,11 @@ def test_prepare_train_and_evaluate_run_as_jobs(options: jobs.Options, checkout:
     again = json.loads((folder / "evaluation/test.json").read_text())
     assert again["summary"] == evaluated["summary"]
 
-    code, told = run(options, "export", f"runs/{folder.name}", "--names", "brand")
+    out = ["-o", "out/shop"]
+    code, told = run(options, "export", f"runs/{folder.name}", "--names", "brand", *out)
     assert code == 0, told
-    assert f"{folder / 'export'}" in told
-    assert len(Export.open(folder / "export").recommend("q1", 5)) == 5
+    assert told.splitlines()[-1] == f"{checkout}/out/shop"
+    assert len(Export.open(checkout / "out/shop").recommend("q1", 5)) == 5
 
 
 def test_a_search_runs_as_a_job_and_goes_on_as_another(
@@ -121,6 +126,27 @@ def test_a_search_runs_as_a_job_and_goes_on_as_another(
     assert code == 0, told
     assert "3 of 3" in told
     assert "best: trial" in told
+
+
+def test_a_study_runs_as_a_job_and_its_ledger_stays_where_it_was_submitted(
+    options: jobs.Options, checkout: Path
+) -> None:
+    document = STUDY | {
+        "folder": "docs/little",
+        "set": {"train.num_epochs": 1},
+        "datasets": {"small": {"config": "small.yaml"}},
+    }
+    write_yaml(checkout / "configs/study.yaml", document)
+    code, told = run(options, "study", "configs/study.yaml")
+    assert code == 0, told
+    assert told.splitlines()[-1] == "docs/little/index.html"
+    assert "2 of 2 runs" in told
+    lines = Ledger(Store(checkout / "docs/little")).runs()
+    assert [line["trial"] for line in lines] == [0, 1]
+    assert (checkout / "docs/little/index.html").exists()
+    code, told = run(options, "study", "configs/study.yaml")
+    assert code == 0, told
+    assert Ledger(Store(checkout / "docs/little")).runs() == lines, "nothing was run again"
 
 
 def test_the_documented_command_of_ray_itself_works(cluster: TokenCluster, checkout: Path) -> None:

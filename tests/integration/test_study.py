@@ -1,6 +1,5 @@
 """A whole small study: run on Ray, killed and gone on with, reproduced, its page."""
 
-import io
 import json
 import os
 import random
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from page_reader import Reader
 from small_study import TRIALS_ONLY, small_study
@@ -95,7 +93,9 @@ def test_a_study_that_is_done_does_nothing(finished: tuple[Path, dict[str, Any]]
     assert without_times(again) == without_times(found)
 
 
-def test_a_study_without_seeds_ends_at_validation(tmp_path: Path) -> None:
+def test_a_study_without_seeds_ends_at_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = small_study(tmp_path, **TRIALS_ONLY, datasets={"small": {"config": "small.yaml"}})
     found = run_study(file, lambda _: None, most=1)
     assert found["complete"]
@@ -127,9 +127,8 @@ def test_a_study_without_seeds_ends_at_validation(tmp_path: Path) -> None:
         {"baseline": "baseline", "cfm": "CFM"}[row["method"]]: score(row["validation"]["value"])
         for row in found["rows"]
     }
-    out = Console(width=130, file=io.StringIO())
-    print_study(found, out)
-    printed = out.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    print_study(found)
+    printed = capsys.readouterr().out
     assert "Recall@10, small 100%" in printed
     for row in found["rows"]:
         assert re.search(rf"{row['method']} +{row['validation']['value']:.4f} *\n", printed)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from twotower.core.console import plain, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 bench_app = typer.Typer(
     help="Measure throughput and memory; close what else runs first.", invoke_without_command=True
 )
-_out = Console(highlight=False)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the result files.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Runs of each cell.")]
@@ -59,8 +59,8 @@ def prepare(
 
     document = measure(output, w2, repeats)
     for key in ("rows_per_s_20m", "memory_20m_over_2m", "two_cpus_over_one"):
-        _out.print(f"{key:24} {document[key]:,}")
-    _out.print(f"{output}/prepare.json")
+        show(f"{key:24} {document[key]:,}")
+    show(f"{output}/prepare.json")
 
 
 @bench_app.command("train")
@@ -109,7 +109,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     )
     document = bench(plan, output, lambda what: _tell(f"bench train: {what}"))
     _show(summary(document), document["not_quotable_because"])
-    _out.print(f"{output}/{FILE}")
+    show(f"{output}/{FILE}")
 
 
 @bench_app.command("topk")
@@ -134,10 +134,10 @@ def topk(
     faiss = environments / "etl"
     _tell("bench topk: searching")
     bench(output, vectors, environments if faiss.exists() else None, queries, repeats)
-    _out.print(topk_summary(Store(output).read_json("topk.json")))
+    show(topk_summary(Store(output).read_json("topk.json")))
     if not faiss.exists():
-        _out.print(f"FAISS was skipped: {faiss} is missing", style="yellow", markup=False)
-    _out.print(f"{output}/topk.json")
+        show(plain(f"FAISS was skipped: {faiss} is missing", "yellow"))
+    show(f"{output}/topk.json")
 
 
 @bench_app.command("tables")
@@ -157,17 +157,14 @@ def tables(
     plan = Plan(folder=folder, seconds=seconds, repeats=repeats, threads=threads)
     document = bench(plan, output, lambda what: _tell(f"bench tables: {what}"))
     _show(summary(document), document["not_quotable_because"])
-    _out.print(f"{output}/{FILE}")
+    show(f"{output}/{FILE}")
 
 
 def _show(tables: Iterable["Table"], reasons: Iterable[str]) -> None:
     """Print what was found, and why it can't be quoted."""
-    # A file or a pipe says no width; eighty columns would break the widest tables.
-    wide = _out if _out.is_terminal else Console(highlight=False, width=140)
     for table in tables:
-        wide.print(table, "")
-    for reason in reasons:
-        _out.print(f"not to be quoted: {reason}", style="yellow", markup=False, soft_wrap=True)
+        show(table, "")
+    show(*(plain(f"not to be quoted: {reason}", "yellow") for reason in reasons))
 
 
 def _tell(line: str) -> None:

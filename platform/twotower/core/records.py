@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -15,6 +16,8 @@ from pydantic import BaseModel
 from twotower.core.config import ADDED, RESUME_SAFE, ExperimentConfig
 
 _PACKAGES = ("twotower", "ray", "torch", "pyarrow", "optuna", "polars", "numpy", "pydantic")
+_ENTRIES = ("jobs", "tune")
+"""Folders of the entry files, at the root of a checkout."""
 
 
 def identity(config: ExperimentConfig) -> dict[str, Any]:
@@ -100,8 +103,20 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """This process's command, its program by name alone."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """This process's command as a shell at the root of a checkout takes it."""
+    return shlex.join([*_program(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
+
+
+def _program(path: Path) -> list[str]:
+    """What starts a program, without the folders of this machine."""
+    package = Path(__file__).parents[1]
+    if path == package / "cli.py":
+        return [package.name]
+    if path.is_relative_to(package):
+        return ["python", "-m", ".".join(path.relative_to(package.parent).with_suffix("").parts)]
+    if path.suffix != ".py":
+        return [path.name]
+    return ["python", "/".join(path.parts[-2 if path.parent.name in _ENTRIES else -1 :])]
 
 
 def _commit() -> str | None:

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from twotower.core.command_line import AsJson, Verbose, emit
+from twotower.core.console import plain, show
 from twotower.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ def recommend(
     columns = ("", "item", *(["name"] if named else []), "score")
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for rank, one in enumerate(found, 1):
-        name = [_plain(one.name if one.name != one.item else "")] if named else []
-        table.add_row(str(rank), _plain(one.item), *name, f"{one.score:.4f}")
-    Console(highlight=False).print(table)
+        name = [plain(one.name if one.name != one.item else "")] if named else []
+        table.add_row(str(rank), plain(one.item), *name, f"{one.score:.4f}")
+    show(table)
 
 
 def vectors(
@@ -96,40 +95,30 @@ def vectors(
     if as_json:
         emit(found)
         return
-    text = f"{output}   {found['rows']:,} items, {found['width']} numbers"
-    Console(highlight=False).print(_plain(text), soft_wrap=True)
+    show(f"{found['rows']:,} items, {found['width']} numbers each", output)
 
 
 def show_export(found: "Exported") -> None:
     """Print tables with their sizes, what was checked, and where the export is."""
-    out = Console(highlight=False)
     columns = ("table", "kind", "values", "bytes", "of float32 rows")
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for column in table.columns[2:]:
         column.justify = "right"
     for one in found.tables:
         share = f"{one.bytes / one.full_bytes:.1%}"
-        table.add_row(_plain(one.name), one.kind, f"{one.values:,}", f"{one.bytes:,}", share)
-    out.print(table)
+        table.add_row(plain(one.name), one.kind, f"{one.values:,}", f"{one.bytes:,}", share)
+    show(table)
     for name, difference in found.onnx.items():
-        out.print(f"{name}.onnx: within {difference:.1g} of torch")
+        show(f"{name}.onnx: within {difference:.1g} of torch")
     if found.onnx and found.scorer == "neumf":
-        out.print("no ONNX graph of the network that scores pairs; `recommend` computes it")
+        show("no ONNX graph of the network that scores pairs; `recommend` computes it")
     if found.index is not None:
         one = found.index
-        out.print(
+        show(
             f"index {one.kind}: recall@{one.k} against exact search {one.value:.4f} "
             f"({one.queries:,} queries), {one.bytes:,} bytes"
         )
-    total = sum(found.files.values())
-    text = f"{found.path}   {total:,} bytes in {len(found.files)} files"
-    out.print(_plain(text), soft_wrap=True)
-
-
-def _plain(text: str) -> Text:
-    """Data as it is: no markup, no emoji, and what a terminal would obey written out."""
-    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-    return Text("".join(shown))
+    show(f"{sum(found.files.values()):,} bytes in {len(found.files)} files", found.path)
 
 
 def _record(text: str) -> Mapping[str, Any]:

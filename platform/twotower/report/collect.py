@@ -42,7 +42,6 @@ def collect(
     title: str | None = None,
     search: str | Path | None = None,
     notes: Sequence[str] = (),
-    commands: Sequence[str] = (),
 ) -> Report:
     """Read everything a report shows. Places are local paths or URIs.
 
@@ -52,7 +51,6 @@ def collect(
         title: What the page is called; the name of the run where there is only one.
         search: Directory that holds search.json.
         notes: What the reader must know to read the numbers; shown below the headline.
-        commands: What makes this again; empty takes the `command` of each record.
 
     Raises:
         InputError: no run was given.
@@ -83,7 +81,7 @@ def collect(
         search=read_search(search, missing) if search is not None else None,
         dataset=_dataset(found, missing),
         notes=tuple(notes),
-        commands=tuple(commands) or _commands(found),
+        commands=_commands(found),
         missing=tuple(missing),
     )
 

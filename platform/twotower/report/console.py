@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from twotower.core.console import console
 
 _PHASES = {
     "prepare": "preparing the data",
@@ -71,20 +72,20 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         """Prepare a display; ``quiet`` shows nothing at all."""
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._plain = not self._live and not quiet
         self._label = ""
         self._prefix = ""
         self._task: TaskID | None = None
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", style="dim"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=self._console,
             transient=True,
             disable=not self._live,

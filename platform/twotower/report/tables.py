@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.core.config import Eval
+from twotower.core.console import plain
 from twotower.core.errors import DataError
 from twotower.core.storage import Store
 from twotower.report.collect import collect, read_search, read_summary
@@ -54,7 +55,7 @@ def methods_table(report: Report, metrics: Sequence[str] | None = None) -> Table
         table.add_column(metric_label(key).replace(" ", "\n"), justify="right")
     for method in report.methods:
         cells = [_cell(method, key, decimals[key], standing[key]) for key in known]
-        table.add_row(safe(method_label(method.name)), *cells)
+        table.add_row(plain(method_label(method.name)), *cells)
     if any(near for _, near in standing.values()):
         table.caption = "bold: highest of its column; ≈: not distinguishable from it"
     return table
@@ -98,7 +99,7 @@ def comparison_table(found: "Comparison") -> Group:
     for run, differences in found.runs.items():
         table = _table("")
         level = _level(found.confidence)
-        table.title = safe(f"{run} less {found.reference}, on {found.part}, {level} intervals")
+        table.title = plain(f"{run} less {found.reference}, on {found.part}, {level} intervals")
         table.add_column("metric", no_wrap=True)
         for name in (found.reference, run, "difference", "low", "high", "queries"):
             table.add_column(_cut(name), justify="right")
@@ -106,7 +107,7 @@ def comparison_table(found: "Comparison") -> Group:
         for metric, gap in differences.items():
             within = "" if gap.low is None or gap.high is None else _inside(gap.low, gap.high)
             table.add_row(
-                safe(metric_label(metric)),
+                plain(metric_label(metric)),
                 *(_score(value) for value in (gap.first, gap.second)),
                 *(_score(value, signed=True) for value in (gap.mean, gap.low, gap.high)),
                 integer(gap.n),
@@ -125,18 +126,18 @@ def trials_table(location: str | Path) -> Table:
     names = list(dict.fromkeys(key for trial in ranked for key in trial.params))
     table = _table(f"best {min(MOST_TRIALS, len(ranked))} of {len(ranked)} trials, on validation")
     table.add_column("trial", justify="right")
-    table.add_column(safe(metric_label(search.metric)), justify="right")
+    table.add_column(plain(metric_label(search.metric)), justify="right")
     for name in (name.replace(".", ".\n") for name in names):
-        table.add_column(safe(name, keep="\n"), justify="right")
+        table.add_column(plain(name, keep="\n"), justify="right")
     table.add_column("epochs", justify="right")
     table.add_column("state")
     for trial in ranked[:MOST_TRIALS]:
         table.add_row(
             str(trial.number),
             _score(trial.value),
-            *[safe(rounded(trial.params.get(name, ""))) for name in names],
+            *[plain(rounded(trial.params.get(name, ""))) for name in names],
             f"{trial.epochs:g}" if trial.epochs is not None else "",
-            safe(trial.state),
+            plain(trial.state),
             style="bold" if trial.number == search.best else "",
         )
     return table
@@ -159,8 +160,8 @@ def profile_table(profile: "DataProfile") -> Table:
     for label, part in parts:
         for column in part.columns if part is not None else ():
             share = percent(column.missing / part.rows) if part and part.rows else ""
-            names = (safe(text) for text in (label, column.name, column.type, column.kind or "–"))  # noqa: RUF001 an en dash
-            table.add_row(*names, integer(column.distinct), share, safe(column.example))
+            names = (plain(text) for text in (label, column.name, column.type, column.kind or "–"))  # noqa: RUF001 an en dash
+            table.add_row(*names, integer(column.distinct), share, plain(column.example))
     return table
 
 
@@ -175,9 +176,9 @@ def prepared_table(location: str | Path) -> Table:
     table.show_header = False
     table.add_column(justify="right")
     for part in ("train", "validation", "test"):
-        table.add_row(integer(counts[part]), safe(f"{part} pairs"))
+        table.add_row(integer(counts[part]), plain(f"{part} pairs"))
     for reason, rows in dropped.items():
-        table.add_row(integer(rows), safe(f"rows left out: {reason.replace('_', ' ')}"))
+        table.add_row(integer(rows), plain(f"rows left out: {reason.replace('_', ' ')}"))
     return table
 
 
@@ -187,8 +188,8 @@ def checks_table(checks: Sequence["Check"]) -> Table:
     table.show_header = False
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for check in checks:
-        told = safe(check.detail + (f"; {check.mend}" if check.mend else ""))
-        table.add_row(Text(check.status, style=colours[check.status]), safe(check.name), told)
+        told = plain(check.detail + (f"; {check.mend}" if check.mend else ""))
+        table.add_row(Text(check.status, style=colours[check.status]), plain(check.name), told)
     return table
 
 
@@ -200,11 +201,6 @@ def value_at(document: Mapping[str, Any], path: str) -> Any:
             raise KeyError(path)
         value = value[name]
     return value
-
-
-def safe(text: str, keep: str = "") -> Text:
-    """Text as it is: no markup is read from it; control characters but ``keep`` become \ufffd."""
-    return Text("".join(c if c.isprintable() or c in keep else "\ufffd" for c in text))
 
 
 def _table(title: str) -> Table:
@@ -228,7 +224,7 @@ def _columns(report: Report) -> list[str]:
 
 def _cut(name: str) -> Text:
     """A run's name in a column: its last part, which tells it from the others."""
-    return safe(name if len(name) <= 10 else "…" + name[-9:])
+    return plain(name if len(name) <= 10 else "…" + name[-9:])
 
 
 def _score(value: float | None, signed: bool = False) -> str:

@@ -4,18 +4,15 @@
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from typing_extensions import override
 
-from twotower.core.errors import InputError, TwotowerError
-
-INTERRUPTED = 128 + signal.SIGINT
+from twotower.core.command_line import run_to_exit
+from twotower.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,24 @@ ACTIONS = {
     ),
     "resume": Action("tune/resume.py", "Go on with a search.", ("search", "more_trials")),
     "report": Action("tune/report.py", "Show a search.", ("search",)),
-    "study": Action("jobs/study.py", "Run a study.", ("study", "only")),
+    "study": Action("jobs/study.py", "Run a study.", ("study", "only", "home")),
     "benchmark": Action("jobs/benchmark.py", "Measure training.", ("folder", "repeats")),
 }
 """What can be submitted, by name."""
+
+FILES = ("config", "space", "study")
+"""Arguments that are files of the working directory."""
+
+PLACES = ("run", "search", "output", "folder", "home")
+"""Arguments that are folders and have to outlive the job."""
+
+
+def _count(text: str) -> int:
+    """A count, as `min=1` makes it on the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be an integer of at least 1")
+    return int(text)
+
 
 _ARGUMENTS = {
     "config": (("config",), {"metavar": "CONFIG", "help": "YAML file of the experiment"}),
@@ -62,23 +73,27 @@ _ARGUMENTS = {
         ("--only",),
         {"metavar": "NAME", "action": "append", "default": [], "help": "run a part of it first"},
     ),
+    "home": (("--home",), {"metavar": "FOLDER", "help": "where relative paths count from"}),
     "part": (("--part",), {"choices": ("validation", "test"), "default": "test"}),
     "output": (("-o", "--output"), {"metavar": "FOLDER", "help": "default: export in the run"}),
     "names": (("--names",), {"metavar": "COLUMN", "help": "column of the items' names"}),
     "onnx": (("--onnx",), {"action": "store_true", "help": "also write ONNX"}),
     "index": (("--index",), {"choices": ("flat", "ivf_pq", "hnsw"), "help": "FAISS index"}),
     "space": (("--space",), {"required": True, "metavar": "FILE", "help": "YAML of the space"}),
-    "trials": (("--trials",), {"type": int, "default": 16, "help": "trials in all"}),
-    "more_trials": (("--trials",), {"type": int, "help": "trials in all; default: as before"}),
+    "trials": (("--trials",), {"type": _count, "default": 16, "help": "trials in all"}),
+    "more_trials": (
+        ("--trials",),
+        {"type": _count, "help": "trials in all; default: as before"},
+    ),
     "name": (("--name",), {"help": "directory of the search under storage.runs"}),
-    "max_concurrent": (("--max-concurrent",), {"type": int, "help": "most trials at once"}),
+    "max_concurrent": (
+        ("--max-concurrent",),
+        {"type": _count, "help": "most trials at once"},
+    ),
     "folder": (("folder",), {"metavar": "FOLDER", "help": "where the result goes"}),
-    "repeats": (("--repeats",), {"type": int, "default": 3, "help": "runs of each cell"}),
+    "repeats": (("--repeats",), {"type": _count, "default": 3, "help": "runs of each cell"}),
     "no_prune": (("--no-prune",), {"action": "store_true", "help": "let weak trials run on"}),
 }
-
-_FILES = ("config", "space", "study")
-"""Arguments that are files of the working directory."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,26 +118,20 @@ def parse(action: str, arguments: Sequence[str] | None = None) -> argparse.Names
     return parser.parse_args(arguments)
 
 
-def named_folder(found: argparse.Namespace) -> str | None:
-    """The run or search directory that parsed arguments name."""
-    values = vars(found)
-    return values.get("run") or values.get("search")
+def written(action: str, found: argparse.Namespace) -> list[str]:
+    """The shortest arguments that `parse` makes the same of, defaults left out."""
+    words: list[str] = []
+    for name in ACTIONS[action].takes:
+        (*_, flag), options = _ARGUMENTS[name]
+        value = getattr(found, flag.lstrip("-").replace("-", "_"))
+        if value is True:
+            words.append(flag)
+        elif value not in (None, False, options.get("default")):
+            values = value if isinstance(value, list) else [value]
+            words += [f"{flag}={one}" if flag.startswith("-") else one for one in values]
+    return words
 
 
-def named_files(found: argparse.Namespace) -> list[str]:
-    """The files that parsed arguments name."""
-    values = vars(found)
-    return [Path(values[name]).as_posix() for name in _FILES if values.get(name)]
-
-
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run an entry and end the process: 0 done, 2 bad input, 3 failed, 4 resumable, 130."""
-    try:
-        main()
-    except TwotowerError as error:
-        sys.stderr.write(f"{sys.argv[0]}: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{sys.argv[0]}: interrupted\n")
-        sys.exit(INTERRUPTED)
-    sys.exit(0)
+def run(main: Callable[[], object]) -> NoReturn:
+    """Run an entry and end the process as `run_to_exit`."""
+    run_to_exit(sys.argv[0], main)

@@ -111,7 +111,7 @@ def _find_token(token_path: str | Path | None) -> tuple[str | None, str]:
 
 def _refusal(code: int, access: Access) -> str:
     if code == 401 and access.token is None:
-        return "asks for a token; name its file by --token-path or RAY_AUTH_TOKEN_PATH"
+        return "asks for a token; name its file by --token or RAY_AUTH_TOKEN_PATH"
     if code in (401, 403):
         return f"refuses the token of {access.token_source}; take the cluster's own"
     return f"answers HTTP {code}; is it a Ray job server?"

@@ -1,6 +1,5 @@
 """A run directory as the launcher sees it: whose it is, whether it is done, its record."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from twotower.core.config import ExperimentConfig
 from twotower.core.errors import ConfigError, DataError
 from twotower.core.loading import build_config, dump_yaml, parse_yaml
 from twotower.core.records import (
+    command,
     differences,
     environment,
     fingerprint,
@@ -87,7 +87,7 @@ class RunFolder:
             "status": "running",
             "exit_reason": None,
             "ended": None,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": command(),
             "prepared": location(prepared.store),
             "data": data_identity(prepared),
             "sources": sources_of(prepared),

@@ -15,14 +15,12 @@ from pathlib import Path
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from twotower.core.errors import ConfigError, InputError, RunError
-from twotower.core.loading import load_config
-from twotower.core.records import fingerprint, identity
-from twotower.core.space_loading import load_space
-from twotower.runtime.entry import ACTIONS, INTERRUPTED, named_files, named_folder, parse
+from twotower.core.command_line import INTERRUPTED
+from twotower.core.errors import InputError, RunError
 from twotower.runtime.job_access import Access, check_cluster, find_access
+from twotower.runtime.job_command import ReadStudy, checked_command
 from twotower.runtime.job_options import Options
-from twotower.runtime.upload import is_sent, write_package
+from twotower.runtime.upload import write_package
 
 STOP_WAIT_S = 60
 """Time a stopped job has to write its checkpoint; Ray's own default of 3 s is too short."""
@@ -62,13 +60,20 @@ class JobState:
         return self.status in {str(status) for status in _ENDED}
 
 
-def submit(action: str, arguments: Sequence[str], options: Options | None = None) -> Job:
+def submit(
+    action: str,
+    arguments: Sequence[str],
+    options: Options | None = None,
+    *,
+    read_study: ReadStudy | None = None,
+) -> Job:
     """Start a job, or attach to the one that is doing the same already.
 
     Args:
         action: a key of `entry.ACTIONS`.
         arguments: what its entry file takes, such as `configs/debian.yaml --set seed=1`.
         options: where it goes.
+        read_study: reads the file of the action `study`, which a layer above knows.
 
     Raises:
         InputError: arguments, config, package or cluster can't be used; nothing was started.
@@ -77,7 +82,8 @@ def submit(action: str, arguments: Sequence[str], options: Options | None = None
     folder = options.working_dir.absolute()
     access = find_access(options.address, options.token_path)
     shares_disk = access.is_loopback if options.shares_disk is None else options.shares_disk
-    command, base = _checked_command(action, list(arguments), folder, shares_disk=shares_disk)
+    here = folder if shares_disk else None
+    command, base = checked_command(action, arguments, folder, here, read_study)
     check_cluster(access)
     client = _client(access)
     known = {job.submission_id: job for job in _jobs(client)}
@@ -169,52 +175,6 @@ def stop(job: Job) -> JobState:
         time.sleep(_POLL_S)
         state = status(job)
     return state
-
-
-def _checked_command(
-    action: str, arguments: list[str], folder: Path, *, shares_disk: bool
-) -> tuple[list[str], str]:
-    """The job's command and its name, after everything that can be checked here was."""
-    if action not in ACTIONS:
-        raise InputError(f"{action!r}: can't be submitted; choose one of {', '.join(ACTIONS)}")
-    found = parse(action, arguments)
-    here = folder if shares_disk else None
-    entry = ACTIONS[action].file
-    for name in (entry, *named_files(found)):
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not inside or not (folder / name).is_file() or not is_sent(name):
-            raise InputError(
-                f"{name}: has to be a file inside the working directory {folder}, and in no "
-                "folder that is never uploaded"
-            )
-    content: object = None
-    if place := named_folder(found):
-        stem = Path(place).name
-        arguments[arguments.index(place)] = _lasting(place, place, here)
-    else:
-        config = load_config(folder / found.config, found.set).config
-        if "space" in found:
-            load_space(folder / found.space, config)
-        stem, content = config.name, identity(config)
-        for key in ("runs", "prepared"):
-            given = getattr(config.storage, key)
-            lasting = _lasting(f"storage.{key}: {given!r}", given, here)
-            if lasting != given:
-                arguments += ["--set", f"storage.{key}={lasting}"]
-    digest = fingerprint([action, arguments, content])[:8]
-    return ["python", entry, *arguments], f"{action}-{stem}-{digest}"
-
-
-def _lasting(what: str, location: str, here: Path | None) -> str:
-    """A location that outlives the job's own folder, which Ray deletes; `here` is ours, if seen."""
-    if "://" in location or Path(location).is_absolute():
-        return location
-    if here is None:
-        raise ConfigError(
-            f"{what}: is relative, so it would lie in the job's own folder, which the cluster "
-            "deletes; give an absolute path that all nodes share, or a URI"
-        )
-    return str((here / location).absolute())
 
 
 def _start(

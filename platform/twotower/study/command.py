@@ -5,16 +5,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from twotower.core.command_line import AsJson, Verbose, emit
+from twotower.core.console import plain, show
 from twotower.report.console import Display
 
-_WIDTH = 130
-"""Of tables that no terminal wraps."""
+if TYPE_CHECKING:
+    from twotower.runtime.job_command import Subject
 
 
 def study(
@@ -45,8 +45,7 @@ def study(
     if as_json:
         emit(found)
         return
-    plain = Console(highlight=False)
-    print_study(found, plain if plain.is_terminal else Console(highlight=False, width=_WIDTH))
+    print_study(found)
 
 
 def reproduce(
@@ -61,9 +60,28 @@ def reproduce(
     if as_json:
         emit(asdict(found))
     else:
-        out = Console(highlight=False)
-        for line in found.machine:
-            out.print(f"not the same machine or code: {line}", style="dim", soft_wrap=True)
-        out.print(f"{found.run}: {found.difference or 'equal, bit for bit'}", soft_wrap=True)
+        show(*(plain(f"not the same machine or code: {line}", "dim") for line in found.machine))
+        show(f"{found.run}: {found.difference or 'equal, bit for bit'}")
     if found.difference:
         raise typer.Exit(3)
+
+
+def read_study(file: Path) -> "Subject":
+    """A study's file as `submit` looks at it.
+
+    Raises:
+        ConfigError: file, key, config or space is wrong; each is named, with its cell.
+    """
+    from twotower.core.records import identity
+    from twotower.runtime.job_command import Subject
+    from twotower.study.load import load_study
+
+    study = load_study(file)
+    storage = dict.fromkeys(
+        (f"storage.{key}", getattr(cell.config.storage, key))
+        for cell in study.cells
+        for key in ("runs", "prepared")
+    )
+    data = [identity(config) for config in study.places().values()]
+    content = [study.plan.model_dump(mode="json"), data]
+    return Subject(study.plan.name, content, (("folder", study.plan.folder), *storage))

@@ -3,25 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from twotower.core.console import plain, show
 from twotower.report.formats import metric_label
 
 _MARKS = {True: "*", False: ""}
 
 
-def print_study(found: Mapping[str, Any], console: Console) -> None:
-    """All tables, then how far the study is and where its page lies."""
+def print_study(found: Mapping[str, Any]) -> None:
+    """All tables, then how far the study is and, on a line of its own, where its page lies."""
     if not found["seeds"]:
-        console.print("On validation, the best of each method's trials:")
+        show("On validation, the best of each method's trials:")
     tables = [*results_tables(found), claims_table(found["claims"])]
     for table in tables if found["seeds"] else [trials_table(found)]:
-        console.print(table, "")
-    for one in found["not_compared"]:
-        console.print(_silent(one), soft_wrap=True)
-    runs = f"{found['runs_done']} of {found['runs_total']} runs"
-    console.print(f"{runs}   {found['folder']}/index.html", soft_wrap=True)
+        show(table, "")
+    show(*(_silent(one) for one in found["not_compared"]))
+    show(f"{found['runs_done']} of {found['runs_total']} runs", f"{found['folder']}/index.html")
 
 
 def results_tables(tables: Mapping[str, Any]) -> Iterator[Table]:
@@ -84,7 +82,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for claim in claims:
         table.add_row(
-            claim["claim"],
+            plain(claim["claim"]),
             f"{claim['dataset']} {_share(claim['fraction'])}",
             _gain(claim["paper"]),
             _gain(claim["ours"]),

@@ -13,7 +13,7 @@ def test_data_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     command.show_export(Exported(path, {"a": 1}, "cosine", (table,), {}, None))
     shown = capsys.readouterr().out
     assert "item.[red]a[/b]" in shown
-    assert path in shown
+    assert shown.splitlines()[-1] == path, "a script reads the place from the last line"
 
 
 @pytest.mark.parametrize("scorer", ["cosine", "gmf", "neumf"])
@@ -24,11 +24,6 @@ def test_it_says_what_is_no_onnx_graph(scorer: str, capsys: pytest.CaptureFixtur
     assert ("no ONNX graph of the network" in shown) == (scorer == "neumf")
     command.show_export(Exported("e", {"a": 1}, scorer, (), {}, None))
     assert "ONNX" not in capsys.readouterr().out
-
-
-def test_what_a_terminal_obeys_is_written_out() -> None:
-    found = command._plain("a\nb\x1b[31m[/b] :smile: ünï\u202e").plain
-    assert found == "a\\nb\\x1b[31m[/b] :smile: ünï\\u202e"
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" + "0" * 5000, "{", "[1]"])

@@ -24,7 +24,6 @@ def demo_report(demo_files: dict[str, Path]) -> Report:
         title="demo",
         search=demo_files["search"],
         notes=["One seed.", "The baseline was not searched."],
-        commands=["make demo"],
     )
 
 

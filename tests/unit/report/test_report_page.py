@@ -33,7 +33,7 @@ def test_every_section_is_there_and_linked(demo_report: Report) -> None:
     text = " ".join(reader.text)
     assert demo_report.headline.sentence in text
     assert "The baseline was not searched." in text
-    assert "make demo" in text
+    assert "twotower train configs/debian.yaml --set ssl.weight=0.3" in text
     assert not re.search(r"\b(None|nan|undefined|Undefined)\b", text)
 
 

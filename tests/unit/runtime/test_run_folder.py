@@ -9,6 +9,7 @@ from prepare_serial import make_config, make_log, open_prepared
 from tiny_run import tiny_run
 from twotower.core.errors import ConfigError, DataError
 from twotower.core.loading import with_overrides
+from twotower.core.records import command
 from twotower.data.prepared import Prepared
 from twotower.runtime.run_folder import RunFolder, read_config
 
@@ -23,6 +24,7 @@ def test_a_run_is_begun_ended_and_begun_again(tmp_path: Path) -> None:
     folder.end("stopped", "asked to")
     again = RunFolder(config)
     assert again.record["status"] == "stopped"
+    assert again.record["command"] == command()
     again.check_prepared(prepared)
     again.begin(prepared, None)
     assert again.record["status"] == "running"

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import ray
-import yaml
 
-from tiny_config import tiny_config
-from twotower.core.errors import ConfigError, InputError, TwotowerError
-from twotower.runtime import entry, submit
+from job_checkout import write_checkout
+from twotower.core.errors import ConfigError, InputError
+from twotower.runtime import submit
 from twotower.runtime.job_access import Access, check_cluster, find_access
 from twotower.runtime.job_options import Options, load_options
 from twotower.runtime.submit import JobState
@@ -71,14 +70,7 @@ def _no_ray_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in ("jobs", "tune", "configs", "platform/twotower"):
-        (tmp_path / name).mkdir(parents=True)
-    for action in entry.ACTIONS.values():
-        (tmp_path / action.file).write_text("")
-    document = tiny_config().model_dump(mode="json")
-    (tmp_path / "configs/tiny.yaml").write_text(yaml.safe_dump(document))
-    (tmp_path / "configs/space.yaml").write_text("ssl.weight: {low: 0.1, high: 1.0}\n")
-    return tmp_path
+    return write_checkout(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +91,7 @@ def test_a_cluster_that_answers_well_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ({"token": TOKEN}, "asks for a token"),
+        ({"token": TOKEN}, "asks for a token; name its file by --token or RAY_AUTH_TOKEN_PATH"),
         ({"status": 404}, "answers HTTP 404"),
         ({"body": b"<html>"}, "is no Ray job server"),
         ({"body": version("1.13.0")}, f"runs Ray 1.13.0, here is {ray.__version__}"),
@@ -163,6 +155,7 @@ def test_a_token_file_that_holds_none_is_named(tmp_path: Path, content: bytes | 
         find_access(None, path)
 
 
+SEARCH = ["configs/tiny.yaml", "--space", "configs/space.yaml"]
 BAD = {
     "action": ("tarin", [], "choose one of prepare, train"),
     "no config": ("train", [], "jobs/train.py: the following arguments are required: CONFIG"),
@@ -173,11 +166,17 @@ BAD = {
     "override": ("train", ["configs/tiny.yaml", "--set", "ssl.wieght=1"], "ssl.wieght"),
     "value": ("train", ["configs/tiny.yaml", "--set", "loss.temperature=0"], "loss.temperature"),
     "space": ("search", ["configs/tiny.yaml", "--space", "configs/tiny.yaml"], "configs/tiny.yaml"),
-    "trials": (
-        "search",
-        ["configs/tiny.yaml", "--space", "configs/space.yaml", "--trials", "x"],
-        "--trials",
-    ),
+    **{
+        f"{flag}={count}": (
+            "search",
+            [*SEARCH, flag, count],
+            f"argument {flag}: {count!r}: must be",
+        )
+        for flag in ("--trials", "--max-concurrent")
+        for count in ("0", "-3", "x", "1.5", "")
+    },
+    "more trials": ("resume", ["/s/search", "--trials", "0"], "argument --trials: '0': must be"),
+    "repeats": ("benchmark", ["/s/bench", "--repeats", "0"], "argument --repeats: '0': must be"),
 }
 
 
@@ -187,40 +186,6 @@ def test_a_job_that_would_fail_there_fails_here(name: str, checkout: Path) -> No
     with pytest.raises(InputError) as error:
         submit.submit(action, arguments, Options(working_dir=checkout))
     assert told in str(error.value)
-
-
-def checked(
-    checkout: Path, action: str, *arguments: str, shares_disk: bool = True
-) -> tuple[list[str], str]:
-    return submit._checked_command(action, list(arguments), checkout, shares_disk=shares_disk)
-
-
-def test_results_are_kept_out_of_the_jobs_own_folder(checkout: Path) -> None:
-    command, name = checked(checkout, "train", "configs/tiny.yaml")
-    assert command == [
-        *["python", "jobs/train.py", "configs/tiny.yaml"],
-        *["--set", f"storage.runs={checkout}/runs"],
-        *["--set", f"storage.prepared={checkout}/prepared"],
-    ]
-    assert name.startswith("train-tiny-")
-    with pytest.raises(ConfigError, match=r"^storage\.runs: 'runs': is relative"):
-        checked(checkout, "train", "configs/tiny.yaml", shares_disk=False)
-    shared = ["--set", "storage.runs=/s/runs", "--set", "storage.prepared=s3://b/p"]
-    command, _ = checked(checkout, "train", "configs/tiny.yaml", *shared, shares_disk=False)
-    assert command[3:] == shared
-    command, name = checked(checkout, "evaluate", "runs/tiny-1")
-    assert command[2:] == [f"{checkout}/runs/tiny-1"]
-    with pytest.raises(ConfigError, match="runs/tiny-1"):
-        checked(checkout, "evaluate", "runs/tiny-1", shares_disk=False)
-
-
-def test_a_jobs_name_says_what_it_does(checkout: Path) -> None:
-    _, first = checked(checkout, "train", "configs/tiny.yaml")
-    assert checked(checkout, "train", "configs/tiny.yaml")[1] == first
-    assert checked(checkout, "train", "configs/tiny.yaml", "--set", "seed=1")[1] != first
-    document = tiny_config(seed=7).model_dump(mode="json")
-    (checkout / "configs/tiny.yaml").write_text(yaml.safe_dump(document))
-    assert checked(checkout, "train", "configs/tiny.yaml")[1] != first
 
 
 @pytest.mark.parametrize(
@@ -238,25 +203,6 @@ def test_a_jobs_end_is_an_exit_code(status: str, code: int | None, expected: int
     state = JobState("job", status, code, "")
     assert state.ended
     assert submit.exit_code(state) == expected
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(None, 0), (InputError("bad"), 2), (TwotowerError("failed"), 3), (KeyboardInterrupt(), 130)],
-)
-def test_entries_end_with_the_documented_exit_codes(
-    error: BaseException | None, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def main() -> None:
-        if error is not None:
-            raise error
-
-    with pytest.raises(SystemExit) as ended:
-        entry.run(main)
-    assert ended.value.code == code
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert (str(error) in told) == (error is not None)
 
 
 @pytest.mark.parametrize("name", ["loopback", "remote"])

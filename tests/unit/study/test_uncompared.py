@@ -1,12 +1,10 @@
 """Comparisons that runs which diverged leave without a number, and where they are told."""
 
-import io
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from small_study import small_study
 from twotower.core.seeding import derive
@@ -73,7 +71,7 @@ def test_what_has_not_ended_is_not_told(tmp_path: Path) -> None:
     assert silent(tmp_path, {("cfm", 1.0, 5), ("baseline", 1.0, 6)}, most=4) == []
 
 
-def test_page_and_console_say_so(tmp_path: Path) -> None:
+def test_page_and_console_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = [pair(1.0), pair(0.005, 1.0)]
     tables: dict[str, Any] = {
         "complete": True,
@@ -84,12 +82,11 @@ def test_page_and_console_say_so(tmp_path: Path) -> None:
     assert len(said) == 2
     for note, place in zip(said, ("on small:", "on small 0.5 % and small:"), strict=True):
         assert re.search(f"CFM and Baseline .*{place} runs diverged", note)
-    out = io.StringIO()
     row = {"method": "cfm", "dataset": "small", "fraction": 0.005, "metrics": {}, "seeds": [5]}
     found = {"seeds": [5], "contrasts": [], "baseline": "baseline", "primary": ["recall@10"]}
     found |= {"rows": [row], "claims": [], "runs_done": 20, "runs_total": 20, "folder": "out"}
-    print_study({**tables, **found}, Console(width=130, file=out))
-    printed = " ".join(out.getvalue().split())
+    print_study({**tables, **found})
+    printed = " ".join(capsys.readouterr().out.split())
     assert "small at 0.5% of the train pairs" in printed
     assert "not compared: cfm and baseline on small at 100%; runs diverged" in printed
     assert "on small at 0.5% less that at 100%; runs diverged" in printed
