@@ -3,32 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob, has_magic
-from pathlib import Path
-from typing import Literal
+from functools import partial
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
+import pyarrow.fs as pafs
 
 from twotower.core.errors import DataError
-
-Format = Literal["parquet", "csv", "jsonl"]
-
-SUFFIXES: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
+from twotower.data.shards import SUFFIXES, Format, Shard, filesystem, list_shards
 
 SAMPLE_ROWS = 200_000
 """Rows that guesses look at where a whole pass isn't needed. Chosen, not tuned."""
 
 INFER_ROWS = 10_000
-"""Rows of a text file from which its types are guessed. Chosen, not tuned."""
+"""Rows of a CSV from which it is guessed what is a date or a truth. Chosen, not tuned."""
+
+_NUMBERS = (pl.Int64, pl.Int128, pl.Float64)
+"""What a CSV column of numbers may be, narrow before wide."""
 
 _MAGIC = b"PAR1"
 
@@ -57,13 +49,13 @@ def open_table(path: str) -> RawTable:
         DataError: nothing is there, it is no Parquet, CSV or JSON lines, can't be read, or holds
             no rows.
     """
-    files = [path] if "://" in path else _files(path)
-    kinds: set[Format] = {_format(file) for file in files}
+    shards = list_shards(path, None, frozenset())
+    kinds: set[Format] = {_format(shard) for shard in shards}
     if len(kinds) > 1:
         raise DataError(f"{path}: holds files of several formats ({', '.join(sorted(kinds))})")
     kind = next(iter(kinds))
     with reading(path):
-        frame = _scan(files, kind)
+        frame = _scan([_name(shard) for shard in shards], kind)
         rows = frame.select(pl.len()).collect().item()
         schema = frame.collect_schema()
     if rows == 0:
@@ -73,20 +65,37 @@ def open_table(path: str) -> RawTable:
 
 def _scan(files: list[str], kind: Format) -> pl.LazyFrame:
     if kind == "parquet":
-        return pl.scan_parquet(files)
+        return pl.scan_parquet(files, glob=False)
     if kind == "jsonl":
-        return pl.scan_ndjson(files, infer_schema_length=INFER_ROWS)
-    guessed = pl.scan_csv(files, infer_schema_length=INFER_ROWS, try_parse_dates=True)
-    # `007` is an id and no number 7: such columns stay as they are written, as in `prepare`.
-    text = pl.scan_csv(files, infer_schema=False).head(INFER_ROWS).collect()
-    is_number = {name for name, dtype in guessed.collect_schema().items() if dtype.is_integer()}
-    padded = [name for name in is_number if text[name].str.contains(r"^\s*0\d").any()]
-    return pl.scan_csv(
-        files,
-        infer_schema_length=INFER_ROWS,
-        try_parse_dates=True,
-        schema_overrides=dict.fromkeys(padded, pl.String),
-    )
+        return pl.scan_ndjson(files, infer_schema_length=None)
+    scan = partial(pl.scan_csv, files, null_values=[""], glob=False)
+    guess = partial(scan, infer_schema_length=INFER_ROWS, try_parse_dates=True)
+    return guess(schema_overrides=_types(scan(infer_schema=False), guess().collect_schema()))
+
+
+def _types(text: pl.LazyFrame, guessed: pl.Schema) -> dict[str, Any]:
+    """Types of a CSV's columns of numbers and of text that looked like them, by all their rows."""
+    checks = [
+        # `007` is an id and no number 7: such columns stay as they are written, as in `prepare`.
+        [exact(name).str.contains(r"^\s*0\d").any() for name in guessed],
+        *([_all_are(exact(name), number) for name in guessed] for number in _NUMBERS),
+    ]
+    padded, *fit = pl.collect_all([text.select(check) for check in checks], engine="streaming")
+    types: dict[str, Any] = {}
+    for name, kind in guessed.items():
+        fitting = [number for number, fits in zip(_NUMBERS, fit, strict=True) if fits[name][0]]
+        if fitting:
+            is_id = fitting[0].is_integer() and padded[name][0]
+            types[name] = pl.String if is_id else fitting[0]
+        elif kind.is_numeric():
+            types[name] = pl.String
+    return types
+
+
+def _all_are(values: pl.Expr, number: Any) -> pl.Expr:
+    """Whether a column holds numbers of a type, and at least one."""
+    is_number = values.cast(number, strict=False).is_not_null()
+    return (is_number == values.is_not_null()).all() & is_number.any()
 
 
 def exact(column: str) -> pl.Expr:
@@ -104,36 +113,21 @@ def reading(path: str) -> Iterator[None]:
         raise DataError(f"{path}: can't be read: {reason}") from error
 
 
-def _files(path: str) -> list[str]:
-    """Files of a local table; names that start with `_` or `.` are ignored, as in `prepare`."""
-    if has_magic(path):
-        found = [Path(name) for name in glob(path, recursive=True)]  # noqa: PTH207 - may be absolute
-    elif Path(path).is_dir():
-        found = [f for f in Path(path).rglob("*") if _format_of_name(f.name) is not None]
-    elif Path(path).exists():
-        return [path]
-    else:
-        raise DataError(f"{path}: no such file or folder")
-    files = sorted(str(f) for f in found if f.is_file() and f.name[0] not in "._")
-    if not files:
-        raise DataError(f"{path}: no files in it that end with {', '.join(SUFFIXES)}")
-    return files
+def _name(shard: Shard) -> str:
+    """A shard as Polars opens it."""
+    if isinstance(filesystem(shard.location), pafs.LocalFileSystem):
+        return shard.path
+    return f"{shard.location.partition('://')[0]}://{shard.path}"
 
 
-def _format_of_name(name: str) -> Format | None:
-    return next((kind for end, kind in SUFFIXES.items() if name.lower().endswith(end)), None)
-
-
-def _format(file: str) -> Format:
-    """Format of a file by its name, or by its first bytes where the name says nothing."""
-    kind = _format_of_name(file)
-    if "://" in file or kind in ("csv", "jsonl"):
-        return kind or "parquet"
-    with reading(file), Path(file).open("rb") as stream:
-        is_parquet = stream.read(len(_MAGIC)) == _MAGIC
-    if not is_parquet:
-        raise DataError(
-            f"{file}: not a Parquet file; give Parquet, or CSV or JSON lines by a name that ends "
-            "with .csv or .jsonl"
-        )
-    return "parquet"
+def _format(shard: Shard) -> Format:
+    """Format of a shard; Parquet by its first bytes, since any name may be taken for it."""
+    if shard.format == "parquet":
+        with reading(shard.path), filesystem(shard.location).open_input_file(shard.path) as stream:
+            is_parquet = stream.read(len(_MAGIC)) == _MAGIC
+        if not is_parquet:
+            text = ", ".join(end for end, kind in SUFFIXES.items() if kind != "parquet")
+            raise DataError(
+                f"{shard.path}: not a Parquet file; the name of CSV or JSON lines ends with {text}"
+            )
+    return shard.format

@@ -35,6 +35,9 @@ _MENDS: dict[Role, str] = {
     "number": "`dense` takes numbers; text is `categorical`",
     "time": "a time is an integer or a timestamp",
 }
+_NUMBERS = {"integer", "float"}
+"""What a condition may read from one shard or another: SQL compares and divides both alike."""
+
 _SHOWN = 20
 """Most problems listed in one message."""
 
@@ -112,8 +115,16 @@ def list_sources(data: Data, needs: dict[SourceName, list[Need]]) -> dict[Source
     found: dict[SourceName, list[Shard]] = {}
     for name, own in needs.items():
         source = getattr(data, name)
-        texts = frozenset(need.column for need in own if need.role in ("id", "category"))
-        found[name] = list_shards(source.path, source.format, texts, f"data.{name}.path")
+        texts = _columns(own, "id", "category")
+        numbers, others = _columns(own, "number"), _columns(own, "bag", "time", "any")
+        found[name] = list_shards(
+            source.path,
+            source.format,
+            texts,
+            f"data.{name}.path",
+            numbers=numbers,
+            others=others,
+        )
     return found
 
 
@@ -151,7 +162,7 @@ def family(kind: pa.DataType) -> str:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return f"list of {family(kind.value_type)}"
     if pa.types.is_timestamp(kind):
-        return f"timestamp[{kind.unit}]"
+        return f"timestamp[{kind.unit}{', with a zone' if kind.tz else ''}]"
     for name, test in (
         ("text", pa.types.is_string),
         ("text", pa.types.is_large_string),
@@ -174,6 +185,10 @@ def _feature_needs(side: str, features: dict[str, Feature]) -> list[Need]:
     ]
 
 
+def _columns(needs: Sequence[Need], *roles: Role) -> frozenset[str]:
+    return frozenset(need.column for need in needs if need.role in roles)
+
+
 def _distinct(needs: Sequence[Need]) -> list[Need]:
     return list({(need.column, need.role): need for need in needs}.values())
 
@@ -188,17 +203,19 @@ def _check_column(shards: Sequence[Inspected], need: Need) -> list[str]:
             hint = nearest(need.column, schema.names)
             problems.append(f"{path}: no column {need.column!r} ({need.key}); {hint}")
             continue
+        if schema.names.count(need.column) > 1:
+            problems.append(f"{path}: two columns are named {need.column!r} ({need.key})")
+            continue
         found = family(schema.field(need.column).type)
         if found == "null" or (found == "list of null" and need.role == "bag"):
             continue
+        column = f"{path}: column {need.column!r} is {found}"
+        if found == "text" and need.column in inspected.strange:
+            column += f", such as {inspected.strange[need.column]!r}"
         if first is None:
             first = found, path
             if need.role != "any" and found.split("[")[0] not in _ACCEPTED[need.role]:
-                problems.append(
-                    f"{path}: column {need.column!r} is {found} ({need.key}); {_MENDS[need.role]}"
-                )
-        elif found != first[0]:
-            problems.append(
-                f"{path}: column {need.column!r} is {found}, but {first[0]} in {first[1]}"
-            )
+                problems.append(f"{column} ({need.key}); {_MENDS[need.role]}")
+        elif found != first[0] and not (need.role == "any" and {found, first[0]} == _NUMBERS):
+            problems.append(f"{column}, but {first[0]} in {first[1]}")
     return problems

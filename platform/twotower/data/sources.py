@@ -6,16 +6,15 @@ A shard's digest, not its path or place in a listing, is what prepared data depe
 import hashlib
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from twotower.core.errors import DataError
 from twotower.data.shards import Shard, filesystem
+from twotower.data.text_files import find_types, read_text
 
 _READ_BYTES = 1 << 22
 _PAGE_BYTES = 1 << 20
@@ -32,9 +31,11 @@ class Inspected:
 
     schema: pa.Schema
     groups: tuple[int, ...]
-    """Rows of each row group; lines of a text file."""
+    """Rows of each row group; all rows of a text file."""
 
     error: str = ""
+    strange: dict[str, str] = field(default_factory=dict)
+    """By column of a text file: the value because of which it is text."""
 
     @property
     def rows(self) -> int:
@@ -44,7 +45,7 @@ class Inspected:
 
 def inspect(shard: Shard) -> Inspected:
     """Digest, columns and rows of a shard; a file that can't be read says so in ``error``."""
-    digest, schema, groups, error = "", pa.schema([]), (), ""
+    digest, schema, groups, error, strange = "", pa.schema([]), (), "", {}
     try:
         digest = _digest(shard)
         if shard.format == "parquet":
@@ -54,12 +55,13 @@ def inspect(shard: Shard) -> Inspected:
                     file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)
                 )
         elif shard.size:
-            schema, groups = _text_schema(shard), (_count_lines(shard),)
+            found = find_types(shard)
+            schema, groups, strange = found.schema, (found.rows,), found.strange
     except DataError as reason:
         error = str(reason)
-    except (pa.ArrowException, OSError) as reason:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:
         error = f"not a readable {shard.format} file ({' '.join(str(reason).split())[:200]})"
-    return Inspected(shard, digest, schema.remove_metadata(), groups, error)
+    return Inspected(shard, digest, schema.remove_metadata(), groups, error, strange)
 
 
 def read_batches(
@@ -92,16 +94,37 @@ def read_batches(
 
 
 def read_column(shards: Sequence[Inspected], column: str) -> pa.ChunkedArray:
-    """One column of a table, its shards one after the other."""
+    """One column of a table, its shards one after the other, of a type that holds them all.
+
+    Raises:
+        DataError: a file is damaged, or no type holds its values and the others'; it is named.
+    """
     chunks = [
-        batch.column(column)
+        (inspected.shard.path, batch.column(column))
         for inspected in shards
         for _, batch in read_batches(inspected, [column], 1 << 18)
     ]
-    if not chunks:
-        return pa.chunked_array([], shards[0].schema.field(column).type)
-    wanted = chunks[0].type if all(c.type == chunks[0].type for c in chunks) else None
-    return pa.chunked_array(chunks if wanted else [c.cast(_plain(c.type)) for c in chunks])
+    kinds = {chunk.type for _, chunk in chunks} or {pa.null()}
+    if len(kinds) == 1:
+        return pa.chunked_array([chunk for _, chunk in chunks], kinds.pop())
+    wanted, arrays = pa.schema([(column, pa.null())]), []
+    for path, chunk in chunks:
+        own = pa.schema([(column, _plain(chunk.type))])
+        with _joining(path, column):
+            wanted = pa.unify_schemas([wanted, own], promote_options="permissive")
+    for path, chunk in chunks:
+        with _joining(path, column):
+            arrays.append(chunk.cast(wanted.field(column).type))
+    return pa.chunked_array(arrays)
+
+
+@contextmanager
+def _joining(path: str, column: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        reason = f"can't be joined with that of the other shards ({str(error)[:200]})"
+        raise DataError(f"{path}: column {column!r} {reason}") from error
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -117,11 +140,10 @@ def _batches(
         texts = [n for n in shard.texts & set(columns) if pa.types.is_string(schema.field(n).type)]
         with _open_parquet(shard, texts) as file:
             yield from file.iter_batches(rows, list(groups), list(columns), use_threads=False)
-    elif shard.size:
-        with _open_stream(shard) as stream, _open_text(shard, stream) as reader:
-            for batch in reader:
-                for start in range(0, batch.num_rows, rows):
-                    yield batch.slice(start, rows).select(list(columns))
+    elif inspected.rows:
+        for batch in read_text(shard, inspected.schema, columns):
+            for start in range(0, batch.num_rows, rows):
+                yield batch.slice(start, rows)
 
 
 def _open_parquet(shard: Shard, texts: Sequence[str]) -> pq.ParquetFile:
@@ -150,33 +172,6 @@ def _reads_as_dictionary(metadata: pq.FileMetaData, column: str) -> bool:
         chunk.path_in_schema == column and any(e.startswith("DELTA") for e in chunk.encodings)
         for chunk in chunks
     )
-
-
-def _open_text(shard: Shard, stream: Any) -> Any:
-    """A streaming reader of a text file. Ids of a CSV stay as written (`007` is no 7)."""
-    if shard.format == "csv":
-        types = dict.fromkeys(shard.texts, pa.string())
-        options = pacsv.ConvertOptions(column_types=types, strings_can_be_null=True)
-        return pacsv.open_csv(stream, convert_options=options)
-    return pajson.open_json(stream)
-
-
-def _text_schema(shard: Shard) -> pa.Schema:
-    with _open_stream(shard) as stream, _open_text(shard, stream) as reader:
-        return reader.schema
-
-
-def _count_lines(shard: Shard) -> int:
-    lines, last = 0, b"\n"
-    with _open_stream(shard) as stream:
-        while chunk := stream.read(_READ_BYTES):
-            lines += chunk.count(b"\n")
-            last = chunk[-1:]
-    return lines + (last != b"\n") - (shard.format == "csv")
-
-
-def _open_stream(shard: Shard) -> Any:
-    return filesystem(shard.location).open_input_stream(shard.path, compression="detect")
 
 
 def _digest(shard: Shard) -> str:

@@ -186,13 +186,6 @@ def test_condition_on_a_missing_column_is_refused(tmp_path: Path) -> None:
     assert "no column 'ratings' (data.positive); did you mean 'rating'?" in message
 
 
-def test_undirected_edges_can_not_be_split_per_query(tmp_path: Path) -> None:
-    make_log(tmp_path, queries_are_items=True)
-    split = {"kind": "per_query"}
-    config = make_config(tmp_path, queries="items", undirected=True, split=split)
-    assert "data.split.kind" in refusal(config, ConfigError)
-
-
 def test_empty_shards_and_foreign_files_are_legal(tmp_path: Path) -> None:
     paths = make_log(tmp_path)
     empty = pq.read_table(paths[0]).slice(0, 0)
