@@ -166,7 +166,8 @@ class Split(Section):
     kind: Literal["random", "per_query", "by_group", "time", "cold_items", "leave_last"] = "random"
     """`random`: by pair; `per_query`: each query's pairs; `by_group`: pairs of one unordered pair
     of groups together; `time`: global instants; `cold_items`: whole items; `leave_last`: each
-    query's newest pair is test, the one before it validation, whatever the shares are."""
+    query's newest pair is test, the one before it validation, whatever the shares are. A pair has
+    the time of its first row; its weight in training counts all of its rows, later ones too."""
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of pairs (or groups, items) held out for validation."""
