@@ -122,7 +122,8 @@ def _row(plan: StudyPlan, key: Key, base: ExperimentConfig, file: Path) -> Cell:
     config = _changed(base, changes, where)
     seeds = plan.seeds[: dataset.seeds or len(plan.seeds)]
     if dataset.settings_from is not None:
-        lender = Key(dataset.settings_from, _lent_fraction(plan, key), key.method)
+        lent = method.settings_from or key.method
+        lender = Key(dataset.settings_from, _lent_fraction(plan, key), lent)
         last = method.set if method.settings_from else None
         return Cell(key, config, None, 0, seeds, lender=lender, last=last)
     if method.settings_from is not None:

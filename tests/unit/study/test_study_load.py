@@ -98,6 +98,21 @@ def test_a_dataset_may_take_over_settings(tmp_path: Path) -> None:
     assert all(cell.trials == 0 and cell.seeds == (5,) for cell in other)
 
 
+def test_a_borrowing_method_of_a_borrowing_dataset_needs_no_runs_of_it_elsewhere(
+    tmp_path: Path,
+) -> None:
+    small = {"set": {"model.embed_dim": 4}, "settings_from": "cfm"}
+    datasets = {
+        "small": {"config": "small.yaml", "methods": ["baseline", "cfm"]},
+        "other": {"config": "small.yaml", "fractions": [0.3], "settings_from": "small"},
+    }
+    methods = {**METHODS, "narrow": small}
+    study = load_study(small_study(tmp_path, datasets=datasets, methods=methods, claims=[]))
+    narrow = study.rows()[-1]
+    assert (narrow.key.method, narrow.lender) == ("narrow", ("small", 1.0, "cfm"))
+    assert narrow.last == {"model.embed_dim": 4}
+
+
 def test_a_dataset_runs_all_methods_or_those_it_names(tmp_path: Path) -> None:
     datasets = {"small": {"config": "small.yaml"}, **OTHER}
     study = load_study(small_study(tmp_path, datasets=datasets, claims=[]))
