@@ -4,27 +4,33 @@ Real: Ray, Tune, ASHA, the trials' training. Small: data and model.
 """
 
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import ray
+from tune import resume
 
 from small_experiment import SPACE, small_document
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import InputError, ResourceError, RunError
+from twotower.core.errors import ResourceError, RunError, StoppedError
 from twotower.core.loading import build_config, load_config, with_overrides
 from twotower.core.space import SearchSpace
 from twotower.core.space_loading import build_space
 from twotower.data.pipeline import prepare
 from twotower.data.prepared import Pairs, Part, Prepared
+from twotower.runtime import search as searches
 from twotower.runtime import trial
 from twotower.runtime.cluster import connect
 from twotower.runtime.journal import FILE
-from twotower.runtime.search import SearchPlan, SearchResult, search
+from twotower.runtime.search import SearchResult, search, search_name
 from twotower.runtime.search_files import RESULT
+from twotower.runtime.search_plan import SearchPlan
 from twotower.runtime.sweep import SearchProgress
 
 pytestmark = pytest.mark.timeout(240)
@@ -100,6 +106,43 @@ class TestOnOneCluster:
         longer = search(config, space_of(config), SearchPlan(7))
         assert lines_of(longer)[:5] == before
         assert (len(lines_of(longer)), longer.reused) == (7, 5)
+
+    def test_a_search_goes_on_from_its_directory_with_its_own_plan(
+        self, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = SearchPlan(1, "own-plan", max_concurrent=1, prune=False)
+        first = search(config, space_of(config), plan)
+        monkeypatch.setattr(sys, "argv", ["resume.py", first.directory, "--trials", "3"])
+        resume.main()
+        document = json.loads((Path(first.directory) / RESULT).read_text())
+        assert (document["scheduler"], document["max_concurrent"]) == (None, 1)
+        assert document["resources"]["concurrent"] == 1
+        assert document["counts"] == {"complete": 3, "pruned": 0, "failed": 0, "diverged": 0}
+
+    @pytest.mark.parametrize(
+        ("number", "error"),
+        [(signal.SIGTERM, StoppedError), (signal.SIGINT, KeyboardInterrupt)],
+    )
+    def test_a_stop_while_the_data_is_prepared_ends_the_search_at_once(
+        self,
+        config: ExperimentConfig,
+        monkeypatch: pytest.MonkeyPatch,
+        number: signal.Signals,
+        error: type[BaseException],
+    ) -> None:
+        def prepare_and_hear(_: ExperimentConfig) -> NoReturn:
+            os.kill(os.getpid(), number)
+            pytest.fail("the preparation went on")
+
+        monkeypatch.setattr(searches, "prepare", prepare_and_hear)
+        early = with_overrides(config, {"name": f"stopped-{number}"})
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(error):
+                search(early, space_of(early), SearchPlan(2))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        assert not (Path(config.storage.runs) / search_name(early, space_of(early))).exists()
 
     def test_trials_that_diverge_are_counted_and_the_search_goes_on(
         self, config: ExperimentConfig
@@ -179,11 +222,3 @@ class TestOnOneCluster:
         assert [r["state"] for r in reports] == [*["running"] * 4, "complete"]
         assert "validation" in asked
         assert "test" not in asked
-
-
-def test_another_name_or_size_that_cannot_be_is_refused(config: ExperimentConfig) -> None:
-    for name in ("../escape", "/abs", "", "A", "a..b", "a/b", "x" * 200):
-        with pytest.raises(InputError, match=r"^name "):
-            search(config, space_of(config), SearchPlan(2, name=name))
-    with pytest.raises(InputError, match=r"^trials: at least 1"):
-        search(config, space_of(config), SearchPlan(0))

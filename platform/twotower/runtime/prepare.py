@@ -5,6 +5,7 @@ from twotower.data import pipeline
 from twotower.data.locate import PrepareResult, find_committed, find_inputs
 from twotower.data.pipeline import Progress
 from twotower.runtime.cluster import connect, wait_free
+from twotower.runtime.stopping import stopped_at_once
 
 
 def prepare(
@@ -20,10 +21,12 @@ def prepare(
     Raises:
         InputError: config or data can't be used, or another process prepares the same data.
         RunError: a task failed; the next call starts again.
+        StoppedError: asked to stop by SIGTERM; the next call starts again.
     """
     found = find_committed(config, find_inputs(config.data))
     if found is not None:
         return found
-    with connect(config.cluster, verbose=verbose):
+    stoppable = stopped_at_once(f"{config.name}: stopped; the same command goes on")
+    with stoppable, connect(config.cluster, verbose=verbose):
         wait_free("prepare: one task", 1, timeout_s=config.train.start_timeout_s)
         return pipeline.prepare(config, on_progress=on_progress)

@@ -1,6 +1,5 @@
 """A search from the command to the winning config: what `twotower tune` and tune/search.py call."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import ray
 
 from twotower.core.config import ExperimentConfig
-from twotower.core.errors import InputError, RunError, StoppedError
+from twotower.core.errors import RunError, StoppedError
 from twotower.core.lease import Lease
 from twotower.core.records import fingerprint
 from twotower.core.space import SearchSpace
@@ -27,33 +26,16 @@ from twotower.runtime.search_files import (
     WINNER,
     SearchSubject,
     certificate,
+    is_current,
     read_result,
     write_result,
     write_subject,
 )
-from twotower.runtime.stopping import stop_requests
+from twotower.runtime.search_plan import SearchPlan
+from twotower.runtime.stopping import stop_requests, stopped_at_once
 from twotower.runtime.sweep import OnProgress, SearchProgress, Sweep
 from twotower.runtime.trial import TrialTask
 from twotower.runtime.tuning import TunePlan, run_sweep
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """How long and how wide a search goes; none of it changes what a trial is."""
-
-    trials: int
-    """Trials in all, those of earlier calls included."""
-
-    name: str | None = None
-    """Directory under `storage.runs`; null = config name, `search` and 8 of the fingerprint."""
-
-    max_concurrent: int | None = None
-    """Most trials at once; null = as many as fit the cluster."""
-
-    prune: bool = True
-    """Stop weak trials early (ASHA)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +74,8 @@ def search(
     """Try points of a space, trained and validated under the config, and write down the best.
 
     The same call again goes on: trials that ended are never run again, and where all have ended
-    nothing is done. Trials see the train and the validation part only.
+    nothing is done but to write down a result that a kill has cut off. Trials see the train and the
+    validation part only.
 
     Args:
         config: the experiment; what the space names is replaced by each trial.
@@ -102,22 +85,24 @@ def search(
         verbose: let Ray's own messages reach the console.
 
     Raises:
-        InputError: plan, storage or data can't be used, or the cluster can't hold one trial.
+        InputError: storage or data can't be used, or the cluster can't hold one trial.
         RunError: not one trial ended with a metric.
         StoppedError: asked to stop; the same call goes on.
     """
-    store = Store(config.storage.runs).child(_name(plan, config, space))
+    name = search_name(config, space) if plan.name is None else plan.name
+    store = Store(config.storage.runs).child(name)
     store.require_writable("storage.runs")
-    if plan.trials < 1:
-        raise InputError(f"trials: at least 1, got {plan.trials}")
     total = plan.trials if space.size is None else min(plan.trials, space.size)
     subject = SearchSubject(config, space)
     before = read_result(store, subject)
     done = [trial for trial in Journal(store).trials() if trial.ended]
     if len(done) < total or not before:
-        with stop_requests() as should_stop, connect(config.cluster, verbose=verbose) as info:
-            work = _Work(subject, plan, total, store, info)
-            work.run(on_progress, should_stop)
+        stoppable = stopped_at_once(f"{store.uri}: stopped; the same command goes on")
+        with stoppable, connect(config.cluster, verbose=verbose) as info:
+            _Work(subject, plan, total, store, info).run(on_progress)
+    elif not is_current(store, before, done):  # killed after the last trial's end
+        with Lease(store):
+            write_result(store, subject, Journal(store).trials(), read_result(store, subject))
     return _result(store, subject, total, reused=min(len(done), total))
 
 
@@ -141,7 +126,7 @@ class _Work:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self._concurrent = concurrent_trials(self._need, nodes, wanted)
 
-    def run(self, on_progress: OnProgress | None, should_stop: Callable[[], bool]) -> None:
+    def run(self, on_progress: OnProgress | None) -> None:
         """Run what is left, and write the result, also of a search that was stopped."""
         config, space, need = self._subject.config, self._subject.space, self._need
         # The preparation, too, would wait for ever on a cluster that others hold.
@@ -152,7 +137,7 @@ class _Work:
             timeout_s=config.train.start_timeout_s,
         )
         prepared = Prepared.open(prepare(config).path)
-        with Lease(self._store):
+        with Lease(self._store), stop_requests() as should_stop:
             began = time.monotonic()
             before = read_result(self._store, self._subject)
             facts = self._facts(prepared) | {"seconds": before.get("seconds", 0.0)}
@@ -228,6 +213,7 @@ class _Work:
             "sampler": "TPE",
             "scheduler": "ASHA" if self._plan.prune else None,
             "total": self._total,
+            "max_concurrent": self._plan.max_concurrent,
             "resources": {
                 "cpus": self._info.cpus,
                 "gpus": self._info.gpus,
@@ -258,13 +244,3 @@ def _result(store: Store, subject: SearchSubject, total: int, reused: int) -> Se
         seconds=document["seconds"],
         reused=reused,
     )
-
-
-def _name(plan: SearchPlan, config: ExperimentConfig, space: SearchSpace) -> str:
-    name = plan.name if plan.name is not None else search_name(config, space)
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise InputError(
-            f"name {name!r}: lower-case letters, digits, '_', '-' and '.', at most 128, starting "
-            "with a letter or digit, never '..'"
-        )
-    return name

@@ -5,7 +5,8 @@ runs/<name>/trials.jsonl  its journal
 runs/<name>/best.yaml     the winner as a config that can be run
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -111,6 +112,16 @@ def write_result(
         store.write_bytes(WINNER, text.encode())
     store.write_json(RESULT, document)
     return document
+
+
+def is_current(store: Store, document: Mapping[str, Any], ended: Iterable[Trial]) -> bool:
+    """Whether search.json, as read, tells of the journal's ended trials and its winner stands.
+
+    The journal is written at every trial's end, the two files at a call's start and end only.
+    """
+    journalled = json.loads(json.dumps([asdict(trial) for trial in ended]))
+    has_winner = document.get("winner") is None or store.exists(WINNER)
+    return document.get("trials") == journalled and has_winner
 
 
 def certificate(subject: SearchSubject, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,13 +31,20 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def stopped_at_once(message: str) -> Iterator[None]:
-    """Let SIGTERM raise StoppedError inside the block: for work that nobody asks to end."""
+    """Let SIGTERM end the block with StoppedError: for work that nobody asks to end."""
 
     def hear(_: int, __: FrameType | None) -> None:
-        raise StoppedError(message)
+        raise _Stop
 
-    with _handled(hear, signal.SIGTERM):
-        yield
+    try:
+        with _handled(hear, signal.SIGTERM):
+            yield
+    except _Stop:
+        raise StoppedError(message) from None
+
+
+class _Stop(BaseException):
+    """Unwinds the block; no Exception, which Ray Data would print as a bug of its own."""
 
 
 @contextmanager

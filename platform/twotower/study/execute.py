@@ -17,7 +17,7 @@ from twotower.data.pipeline import prepare
 from twotower.runtime.cluster import connect
 from twotower.runtime.pool import Ended, Pool
 from twotower.runtime.run_folder import location
-from twotower.runtime.stopping import stop_requests
+from twotower.runtime.stopping import stop_requests, stopped_at_once
 from twotower.study.asked import Asked, whole
 from twotower.study.book import Book
 from twotower.study.cells import RunSpec
@@ -83,7 +83,7 @@ def run_study(
         nullcontext()
         if location(folder) == location(work)
         else Lease(folder, what="the study's folder", sweep=False),
-        stop_requests() as should_stop,
+        stopped_at_once(f"{study.plan.name}: stopped; the same command goes on"),
         connect(first.cluster, verbose=verbose),
         Pool(f"{study.source}: one run", cpus=study.plan.threads, most=most) as pool,
     ):
@@ -91,13 +91,14 @@ def run_study(
         book = Book(study, ledger, asked)  # the ledger may have grown before the lease was ours
         crew = _Crew(study, ledger, book, pool, work, tell)
         crew.prepare(asked)
-        while crew.step():
-            if should_stop():
-                done = book.total - book.left
-                raise StoppedError(
-                    f"{study.plan.name}: stopped with {done} of {book.total} runs done; "
-                    "the same command goes on"
-                )
+        with stop_requests() as should_stop:
+            while crew.step():
+                if should_stop():
+                    done = book.total - book.left
+                    raise StoppedError(
+                        f"{study.plan.name}: stopped with {done} of {book.total} runs done; "
+                        "the same command goes on"
+                    )
         crew.check()
 
 

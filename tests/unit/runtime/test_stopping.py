@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_work_that_can_not_be_asked_is_stopped_at_once() -> None:
     with pytest.raises(StoppedError, match="goes on"), stopped_at_once("the same command goes on"):
         send(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_code_that_takes_every_exception_lets_a_stop_through() -> None:
+    def work() -> None:
+        with suppress(Exception):  # as Ray Data does, which prints it as a bug of its own
+            send(signal.SIGTERM)
+        pytest.fail("the work went on")
+
+    with pytest.raises(StoppedError, match="goes on"), stopped_at_once("the same command goes on"):
+        work()
 
 
 def test_a_thread_hears_nothing() -> None:
