@@ -8,17 +8,16 @@ As a job, from the repository's root:
 
 from twotower.core.console import show
 from twotower.core.loading import load_config
-from twotower.data.pipeline import prepare
 from twotower.report.console import Display
 from twotower.runtime import entry
-from twotower.runtime.cluster import connect
+from twotower.runtime.prepare import prepare
 
 
 def main() -> None:
     """Prepare, or find it prepared, and print where."""
     arguments = entry.parse("prepare")
     config = load_config(arguments.config, arguments.set).config
-    with connect(config.cluster), Display() as display:
+    with Display() as display:
         result = prepare(config, on_progress=display.on_prepare)
     if result.reused:
         show("nothing changed, nothing done")

@@ -31,6 +31,7 @@ from twotower.export.encode import encode_batch
 from twotower.export.folder import MEND, file_sizes
 from twotower.runtime.cluster import connect
 from twotower.runtime.run_folder import location
+from twotower.runtime.stopping import stopped_at_once
 from twotower.serving.files import is_description
 from twotower.serving.model import ItemEncoder
 from twotower.serving.reader import Export
@@ -79,8 +80,10 @@ def write_vectors(
     Raises:
         InputError: the export or the catalogue can't be used, or the output holds something else.
         RunError: a task failed; the folder holds no manifest then.
+        StoppedError: asked to stop by SIGTERM; neither does it then.
     """
-    with connect(Cluster(), verbose=verbose):
+    stoppable = stopped_at_once(f"{output}: stopped; the same command starts again")
+    with stoppable, connect(Cluster(), verbose=verbose):
         return embed_catalogue(export, catalogue, output, RayTasks(None))
 
 
