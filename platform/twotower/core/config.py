@@ -119,6 +119,13 @@ class SSL(Section):
     batch_size: Count | None = None
     """Items of the term in a global batch where they are uniform; null = train.batch_size."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "SSL":
+        if self.weight > 0:
+            self.only_for("mi", "masking", "cfm")
+            self.only_for("batch_size", "items", "uniform")
+        return self
+
 
 class Eval(Section):
     """Exact evaluation over the whole catalogue."""
@@ -231,8 +238,6 @@ class ExperimentConfig(Section):
         if self.ssl.weight > 0:
             self._check_masking()
             self._check_dropout()
-            self.ssl.only_for("mi", "masking", "cfm", within="ssl.")
-            self.ssl.only_for("batch_size", "items", "uniform", within="ssl.")
         self._check_scorer()
         check_towers(self.model, self.data.features)
         for side in ("item", "query", "context"):

@@ -17,14 +17,13 @@ class Section(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    def only_for(self, name: str, key: str, *values: str, within: str = "") -> None:
+    def only_for(self, name: str, key: str, *values: str) -> None:
         """Refuse a key that is set where nothing reads it.
 
         Args:
             name: the key; at its default it may stand anywhere.
             key: another, which says whether it is read.
             values: of that one, where it is.
-            within: path of the section, with its dot, where the caller stands above it.
 
         Raises:
             ValueError: the key is set and not read.
@@ -34,6 +33,6 @@ class Section(BaseModel):
             return
         told = f"{own:g}" if isinstance(own, float) else own
         raise ValueError(
-            f"{within}{name}: {told} is for `{key}: {' or '.join(values)}`, not {other}; set that, "
+            f"{name}: {told} is for `{key}: {' or '.join(values)}`, not {other}; set that, "
             "or leave it out"
         )

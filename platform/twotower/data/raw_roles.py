@@ -6,14 +6,13 @@ Decided by names and by values: the item column is the one whose values are ids 
 from dataclasses import dataclass
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv as pacsv
 
 from twotower.core.errors import DataError
 from twotower.data.raw_columns import TIME_WORDS, is_id_type, words_of
 from twotower.data.raw_tables import SAMPLE_ROWS, RawTable, reading
 from twotower.data.schema import family
-from twotower.data.shards import filesystem, list_shards
+from twotower.data.shards import list_shards
+from twotower.data.sources import inspect
 
 ITEM_WORDS = frozenset(
     {"item", "product", "movie", "book", "track", "song", "article", "app", "target", "dst", "to"}
@@ -191,17 +190,9 @@ def _prepare_reads_time(log: RawTable, name: str) -> bool:
     """Whether prepare, too, finds times there: in CSV, 13/01/2024 is one to Polars alone."""
     if log.format != "csv":
         return True
-    shards = list_shards(log.path, log.format, frozenset(), "log")
+    shards = list_shards(log.path, log.format, frozenset(), "log", others=frozenset({name}))
     shard = next((shard for shard in shards if shard.size), shards[0])
-    system = filesystem(shard.location)
-    try:
-        with (
-            system.open_input_stream(shard.path, compression="detect") as stream,
-            pacsv.open_csv(stream) as reader,
-        ):
-            schema = reader.schema
-    except pa.ArrowException:
-        return False  # prepare says what is wrong with the file
+    schema = inspect(shard).schema  # without columns where prepare will say what is wrong
     kind = family(schema.field(name).type) if name in schema.names else ""
     return kind.split("[")[0] in ("date", "timestamp")
 

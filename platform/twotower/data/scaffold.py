@@ -11,8 +11,8 @@ from twotower.core.data_config import Data
 from twotower.data.raw_columns import ColumnProfile, sql_name
 from twotower.data.raw_profile import DataProfile, TableProfile
 from twotower.data.raw_roles import SAME_OVERLAP
-from twotower.data.raw_tables import SUFFIXES
 from twotower.data.raw_warnings import MIN_DIRECTED_PAIRS, REVERSE_SHARE, SIBLING_EXCESS
+from twotower.data.shards import SUFFIXES
 
 POSITIVE_SHARE = 0.7
 """Share of a rating's range from which it is suggested to count. Chosen, not tuned."""
